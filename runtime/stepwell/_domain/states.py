@@ -30,14 +30,10 @@ class RunState(StrEnum):
 
 
 _LIVE = frozenset({RunState.INITIATED, RunState.RUNNING})
-_FINISHED = frozenset(
-    {RunState.COMPLETED, RunState.CANCELLED, RunState.REQUESTED_DATA_DELETED, RunState.DATA_DELETED}
-)
+_FINISHED = frozenset({RunState.COMPLETED, RunState.CANCELLED, RunState.REQUESTED_DATA_DELETED, RunState.DATA_DELETED})
 
 MOVES: dict[RunState, frozenset[RunState]] = {
-    RunState.INITIATED: frozenset(
-        {RunState.RUNNING, RunState.COMPLETED, RunState.PAUSED, RunState.CANCELLED}
-    ),
+    RunState.INITIATED: frozenset({RunState.RUNNING, RunState.COMPLETED, RunState.PAUSED, RunState.CANCELLED}),
     RunState.RUNNING: frozenset({RunState.COMPLETED, RunState.PAUSED, RunState.CANCELLED}),
     RunState.PAUSED: frozenset({RunState.RUNNING, RunState.CANCELLED}),
     RunState.COMPLETED: frozenset({RunState.REQUESTED_DATA_DELETED}),

@@ -1,0 +1,54 @@
+"""What happened, told once, in words that metrics, logs and status reasons share.
+
+Telling never fails and never blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from stepwell._domain.record import EventKind
+from stepwell._domain.states import RunState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One call of user code. ``outcome`` is moved, saved, skipped, paused, cancelled, failed, refused or lost."""
+
+    workflow: str
+    status: str
+    kind: EventKind
+    name: str
+    outcome: str
+    seconds: float
+    error: str = ""
+    """The class of the error, never its message."""
+
+
+class Telemetry(Protocol):
+    """Counts and durations for whoever watches."""
+
+    def attempted(self, attempt: Attempt) -> None:
+        """User code ran and its outcome is known."""
+        ...
+
+    def skipped(self, workflow: str, status: str, reason: str) -> None:
+        """An event was dropped; ``reason`` is a stable word (stale, not_live, parked, …)."""
+        ...
+
+    def changed(self, workflow: str, before: RunState | None, after: RunState) -> None:
+        """A run's state changed; ``before`` is None for a trigger."""
+        ...
+
+    def lagged(self, workflow: str, status: str, seconds: float) -> None:
+        """The oldest run that could be handled in this status has waited this long."""
+        ...
+
+    def committed(self, rows: int, seconds: float) -> None:
+        """One statement stored this many decisions."""
+        ...
+
+    def loop(self, name: str, *, running: bool) -> None:
+        """A loop of the engine started or stopped work."""
+        ...
