@@ -213,14 +213,42 @@ def resumed(definition: WorkflowDefinition, record: Record, now: datetime) -> De
         pause_code=None,
         reason="",
     )
-    freeze = definition.timers_on_pause is TimersOnPause.FREEZE
     return Decision(
         record=after,
         before_version=record.version,
         events=(event_of(after, EventKind.STEP),) if step and later is None else (),
-        shift=TimerShift.THAW if freeze else TimerShift.KEEP,
+        # Whatever ``timersOnPause`` says by now: what an older definition froze would else never fire.
+        shift=TimerShift.THAW,
         wakes_inbox=bool(status and status.callbacks),
     )
+
+
+def standing_still(definition: WorkflowDefinition, before: Record, moved: Decision, now: datetime) -> Decision:
+    """The move of a paused run that stays paused in its new status; its work is offered when it is resumed."""
+    if moved.record.state is RunState.COMPLETED:
+        must(before, RunState.COMPLETED)
+    after = replace(
+        moved.record,
+        state=RunState.PAUSED,
+        pause_code=before.pause_code,
+        reason=before.reason,
+        not_before=before.not_before,
+    )
+    freeze = definition.timers_on_pause is TimersOnPause.FREEZE
+    return replace(
+        moved,
+        record=after,
+        history=replace(moved.history, state=RunState.PAUSED) if moved.history else None,
+        events=(),
+        timers=tuple(_frozen(timer, now) for timer in moved.timers) if freeze else moved.timers,
+        wakes_inbox=False,
+    )
+
+
+def _frozen(timer: Timer, now: datetime) -> Timer:
+    if timer.due_at is None:
+        return timer
+    return replace(timer, due_at=None, remaining_ms=(timer.due_at - now) // timedelta(milliseconds=1), next_at=None)
 
 
 def parked(record: Record, until: datetime, *, error: str, failures: int) -> Decision:

@@ -15,7 +15,7 @@ from stepwell._domain.changes import (
     must,
     parked,
     paused,
-    resumed,
+    standing_still,
 )
 from stepwell._domain.decision import Decision, Nothing, Postponed, Verdict
 from stepwell._domain.definition import Callback, Options, Step, Timeout, WorkflowDefinition
@@ -45,12 +45,15 @@ from stepwell._domain.record import (
     StartRequest,
     Timer,
 )
-from stepwell._domain.retry import backoff, clip
+from stepwell._domain.retry import backoff, clip, later
 from stepwell._domain.states import PauseCode, RunState
+from stepwell.errors import InvalidMoveError, InvalidObjectError
 
 
 def begin(definition: WorkflowDefinition, request: StartRequest, now: datetime) -> Decision:
-    """The first version of a run. The caller has checked that ``start`` is a status of the workflow."""
+    """The first version of a run. Raises ``InvalidObjectError`` if ``start`` is no status of the workflow."""
+    if request.start is not None and definition.status(request.start) is None:
+        raise InvalidObjectError("start", f"{request.start!r} is not a status of workflow {definition.name!r}")
     unborn = Record(
         namespace=request.namespace,
         workflow=request.workflow,
@@ -87,8 +90,8 @@ def decide(
     The engine has checked that the attempt was allowed to start (``may_start``) when it did; whether it is still the
     newest is for the store's compare-and-swap to say.
     """
-    if isinstance(cause, ByTimeout) and cause.visit != record.visit:
-        return Nothing(why="stale_visit")
+    if (why := _over(record, cause)) is not None:
+        return Nothing(why=why)
     element = _element(definition, record.status, cause)
     if element is None:
         return Nothing(why="no_such_element")
@@ -154,8 +157,15 @@ def parked_for_suspension(record: Record, now: datetime) -> Decision:
 
 
 def migrated(definition: WorkflowDefinition, record: Record, to: str, now: datetime) -> Decision:
-    """A run in a status that an edit removed goes where the edit says: a move like any other."""
-    return enter(definition, record, to, stored=record.object, kind=EntryKind.MIGRATE, actor="migration", now=now)
+    """A run in a status that an edit removed goes where the edit says: a move like any other.
+
+    A paused run stays paused, for only a resume ends that. Raises ``InvalidMoveError`` for a run that has ended, and
+    for a paused one that would end.
+    """
+    if record.state.finished:
+        raise InvalidMoveError(record.run_id, record.state, to, "a run that has ended is not migrated")
+    moved = enter(definition, record, to, stored=record.object, kind=EntryKind.MIGRATE, actor="migration", now=now)
+    return moved if record.state.live else standing_still(definition, record, moved, now)
 
 
 def may_start(record: Record, event: Event, now: datetime) -> str | None:
@@ -195,6 +205,12 @@ def actor_of(cause: Cause) -> str:
             return f"timeout/{cause.name}"
         case _:
             assert_never(cause)
+
+
+def _over(record: Record, cause: Cause) -> str | None:
+    if not record.state.live:
+        return "not_live"
+    return "stale_visit" if isinstance(cause, ByTimeout) and cause.visit != record.visit else None
 
 
 def _element(definition: WorkflowDefinition, name: str, cause: Cause) -> Step | Callback | Timeout | None:
@@ -244,7 +260,7 @@ def _directed(
 
 def _saved(definition: WorkflowDefinition, record: Record, cause: Cause, answer: Saves, now: datetime) -> Decision:
     version = record.version + 1
-    later = now + answer.after if answer.after and isinstance(cause, ByStep) else None
+    waits = later(now, answer.after) if answer.after and isinstance(cause, ByStep) else None
     after = replace(
         record,
         state=RunState.RUNNING if record.state is RunState.INITIATED else record.state,
@@ -253,12 +269,12 @@ def _saved(definition: WorkflowDefinition, record: Record, cause: Cause, answer:
         work=version,
         updated_at=now,
         attempts=0,
-        not_before=later,
+        not_before=waits,
         crashes=0,
         last_error="",
     )
     status = definition.status(record.status)
-    offered = status is not None and status.step is not None and later is None
+    offered = status is not None and status.step is not None and waits is None
     return Decision(
         record=after,
         before_version=record.version,
@@ -279,7 +295,7 @@ def _again(
         return ()
     status = definition.status(record.status)
     timeout = status.timeout(cause.name) if status else None
-    due = now + (after or (timeout.after if timeout and timeout.after else SEND_AGAIN))
+    due = later(now, after or (timeout.after if timeout and timeout.after else SEND_AGAIN))
     return (Timer(run_id=record.run_id, visit=record.visit, name=cause.name, due_at=due, next_at=due),)
 
 
@@ -318,8 +334,8 @@ def _failed(
         return _paused_by_error(definition, record, cause, error, code, now)
     wait = answer.delay if answer.delay is not None else backoff(options, attempts=attempts, jitter=jitter)
     if isinstance(cause, ByStep):
-        return parked(record, now + wait, error=error, failures=1)
-    return Postponed(attempts=attempts, next_at=now + wait, error=clip(error))
+        return parked(record, later(now, wait), error=error, failures=1)
+    return Postponed(attempts=attempts, next_at=later(now, wait), error=clip(error))
 
 
 def _refused(record: Record, cause: ByCallback, error: str) -> Decision:

@@ -21,9 +21,9 @@ class TimerShift(Enum):
     CLEAR = auto()
     """The visit changed or the run ended."""
     FREEZE = auto()
-    """Keep what was left, fire nothing."""
+    """Keep what was left of each timer that is armed; one that is not has nothing to keep."""
     THAW = auto()
-    """Re-arm with what was left, from now."""
+    """Re-arm what is frozen with what was left, from now; what is not frozen is left alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -159,14 +159,30 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConnectorRule:
-    """A CEL rule of a connector: turns a message into a trigger or a callback; all fields are expressions."""
+class TriggerAction:
+    """Start a run. ``foreign_id`` and the values of ``object`` are expressions; ``start`` is a status, as it is."""
 
+    foreign_id: str
+    object: tuple[tuple[str, str], ...] = ()
+    start: str | None = None
+    """None: the workflow's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallbackAction:
+    """Call a run back by the callback's ``name``; ``foreign_id`` and the values of ``payload`` are expressions."""
+
+    name: str
+    foreign_id: str
+    payload: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectorRule:
+    """A message for which the expression ``when`` holds (None: any) causes ``action``; the first such rule decides."""
+
+    action: TriggerAction | CallbackAction
     when: str | None = None
-    trigger: tuple[tuple[str, str], ...] | None = None
-    """foreignID, object (a map of field to expression is flattened by the loader), start."""
-    callback: tuple[tuple[str, str], ...] | None = None
-    """name, foreignID, payload."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import NewType
 from uuid import UUID
 
@@ -21,13 +21,14 @@ MAX_FOREIGN_ID = 253
 """Characters; the longest name a Kubernetes object may have, since a Run's name is its default foreign id."""
 
 _MILLIS = 1 << 48
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def uuid7(now: datetime, entropy: bytes) -> str:
     """A UUIDv7 from a time and at least ten random bytes (RFC 9562, section 5.7)."""
     if len(entropy) < 10:  # noqa: PLR2004
         raise ValueError(f"a UUIDv7 needs 10 random bytes, got {len(entropy)}")
-    millis = int(now.timestamp() * 1000) % _MILLIS
+    millis = (now - _EPOCH) // timedelta(milliseconds=1) % _MILLIS
     raw = bytearray(millis.to_bytes(6, "big") + entropy[:10])
     raw[6] = 0x70 | (raw[6] & 0x0F)
     raw[8] = 0x80 | (raw[8] & 0x3F)

@@ -5,10 +5,11 @@ Full jitter draws the delay evenly from [0, min(max, initial * 2^n)) (Brooker, "
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from stepwell._domain.definition import Options
 from stepwell._domain.outcomes import Failure
+from stepwell._domain.record import NEVER
 
 MAX_MESSAGE = 2048
 """Bytes of an error message that are stored."""
@@ -22,9 +23,18 @@ def backoff(options: Options, *, attempts: int, jitter: float) -> timedelta:
     return timedelta(seconds=min(options.backoff_max.total_seconds(), grown) * jitter)
 
 
+def later(now: datetime, wait: timedelta) -> datetime:
+    """``now`` and a wait that user code named: neither before ``now`` nor after the last day of the calendar."""
+    return now + min(max(wait, timedelta()), NEVER - now)
+
+
 def failure_of(error: BaseException) -> Failure:
     """An exception as it is stored: no traceback, no chained causes, bounded."""
-    return Failure(kind=type(error).__name__, message=clip(str(error)))
+    try:
+        message = str(error)
+    except Exception as broken:  # noqa: BLE001  (the user's own __str__ may raise anything, and must not stop the loop)
+        message = f"its text could not be made: {type(broken).__name__}"
+    return Failure(kind=type(error).__name__, message=clip(message))
 
 
 def clip(text: str, limit: int = MAX_MESSAGE) -> str:

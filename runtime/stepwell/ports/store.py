@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
@@ -458,3 +458,17 @@ _CHORES = {
     "start": ChoreKind.START,
     "tick": ChoreKind.TICK,
 }
+
+
+def tick_name(schedule: str, planned: datetime) -> str:
+    """The ``name`` of a tick's event: the schedule and its planned time, UTC."""
+    return f"{schedule}/{planned.astimezone(UTC):{_TICK_TIME}}"
+
+
+def parse_tick_name(name: str) -> tuple[str, datetime]:
+    """The schedule and the planned time that ``tick_name`` wrote. Raises ``ValueError``."""
+    schedule, _, planned = name.rpartition("/")
+    return schedule, datetime.strptime(planned, _TICK_TIME).replace(tzinfo=UTC)
+
+
+_TICK_TIME = "%Y%m%dT%H%M%SZ"

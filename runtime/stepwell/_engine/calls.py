@@ -1,0 +1,106 @@
+"""User code is called here and nowhere else: bounded in time, in its own thread if it is not async.
+
+Whatever it raises is the attempt's failure; only a cancellation of the engine itself goes through. A thread cannot be
+stopped, so one that has run out of time keeps its slot until it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from stepwell._engine.lanes import Lane, Lanes
+from stepwell._engine.settings import EngineSettings
+from stepwell.errors import HandlerError
+
+
+class AttemptTimeoutError(HandlerError):
+    """The handler did not return within ``attemptTimeout``."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no result after {seconds:g} s (attemptTimeout)")
+        self.seconds = seconds
+
+
+class HandlerExitError(HandlerError):
+    """The handler tried to end the process, or cancelled itself."""
+
+
+class Callee(Protocol):
+    """A function of the user's, as it was bound."""
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function."""
+        ...
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it is a coroutine function."""
+        ...
+
+
+class Calls:
+    """Calls user code."""
+
+    def __init__(self, lanes: Lanes, settings: EngineSettings) -> None:
+        self._lanes = lanes
+        self._settings = settings
+
+    async def call(self, callee: Callee, *arguments: Any, seconds: float, lane: Lane | None) -> Any:
+        """The function's result. Raises what it raises, or ``AttemptTimeoutError``, or ``HandlerExitError``."""
+        try:
+            if callee.is_async:
+                return await self._in_loop(callee.function, arguments, seconds)
+            return await self._in_thread(callee.function, arguments, seconds, lane)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise HandlerExitError("the handler cancelled itself") from None
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise HandlerExitError(f"the handler raised {type(error).__name__}") from None
+
+    async def _in_loop(self, function: Callable[..., Any], arguments: tuple[Any, ...], seconds: float) -> Any:
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await function(*arguments)
+        except TimeoutError:
+            if limit.expired():
+                raise AttemptTimeoutError(seconds) from None
+            raise
+
+    async def _in_thread(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], seconds: float, lane: Lane | None
+    ) -> Any:
+        loop = asyncio.get_running_loop()
+        executor = lane.executor(self._settings.sync_threads) if lane is not None else None
+        context = contextvars.copy_context()
+        future = loop.run_in_executor(executor, lambda: context.run(_contained, function, arguments))
+        done, _ = await asyncio.wait({future}, timeout=seconds)
+        if done:
+            return future.result()
+        if lane is not None:
+            self._keep_slot(lane, future)
+        raise AttemptTimeoutError(seconds)
+
+    def _keep_slot(self, lane: Lane, future: asyncio.Future[Any]) -> None:
+        lane.taken += 1
+
+        def returned(late: asyncio.Future[Any]) -> None:
+            if not late.cancelled():
+                late.exception()
+            self._lanes.release_slot(lane)
+            self._lanes.on_free()
+
+        future.add_done_callback(returned)
+
+
+def _contained(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    """What must not reach the executor: it would end the thread or be raised in the event loop."""
+    try:
+        return function(*arguments)
+    except (SystemExit, KeyboardInterrupt, StopIteration) as error:
+        raise HandlerExitError(f"the handler raised {type(error).__name__}") from None

@@ -1,0 +1,158 @@
+"""Decisions of many runs are stored by one statement: whatever was decided while the last one was under way goes next.
+
+The answer to each is won or lost, never unknown: a call that failed is resolved by reading the versions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from dataclasses import dataclass
+
+from stepwell._domain.decision import Decision
+from stepwell._engine.settings import EngineSettings
+from stepwell.errors import StoreError, StoreUnavailableError
+from stepwell.ports.clock import Clock
+from stepwell.ports.store import RecordStore, Won
+from stepwell.ports.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+_FIRST_WAIT = 0.05
+_LONGEST_WAIT = 5.0
+_BUSY_TRIES = 5
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    decision: Decision
+    keep: bool
+    future: asyncio.Future[Won | None]
+    tries: int = 0
+
+
+class Committer:
+    """Group commit over one store."""
+
+    def __init__(self, store: RecordStore, telemetry: Telemetry, clock: Clock, settings: EngineSettings) -> None:
+        self._store = store
+        self._telemetry = telemetry
+        self._clock = clock
+        self._settings = settings
+        self._queue: deque[_Entry] = deque()
+        self._flusher: asyncio.Task[None] | None = None
+
+    async def commit(self, decision: Decision, *, keep: bool = False) -> Won | None:
+        """Store a decision; None: it was lost. Raises ``StoreRefusedRowError`` when the store will not have the row."""
+        loop = asyncio.get_running_loop()
+        entry = _Entry(decision, keep, loop.create_future())
+        self._queue.append(entry)
+        if self._flusher is None or self._flusher.done():
+            self._flusher = loop.create_task(self._flush(), name="stepwell-committer")
+        return await entry.future
+
+    async def _flush(self) -> None:
+        while self._queue:
+            batch = self._batch()
+            started = self._clock.monotonic()
+            try:
+                results = await self._store.advance(
+                    [entry.decision for entry in batch],
+                    keep=frozenset(entry.decision.record.run_id for entry in batch if entry.keep),
+                )
+            except StoreError as error:
+                await self._resolve(batch, error)
+                continue
+            except BaseException as error:
+                for entry in batch:
+                    if not entry.future.done():
+                        entry.future.set_exception(error)
+                raise
+            self._telemetry.committed(len(batch), self._clock.monotonic() - started)
+            await self._answer(batch, results)
+
+    def _batch(self) -> list[_Entry]:
+        """At most one decision per run, within the limits of rows and bytes."""
+        batch: list[_Entry] = []
+        runs: set[str] = set()
+        size = 0
+        later: list[_Entry] = []
+        while self._queue and len(batch) < self._settings.commit_rows:
+            entry = self._queue[0]
+            size += len(entry.decision.record.object)
+            if batch and size > self._settings.commit_bytes:
+                break
+            self._queue.popleft()
+            if entry.decision.record.run_id in runs:
+                later.append(entry)
+                continue
+            runs.add(entry.decision.record.run_id)
+            batch.append(entry)
+        self._queue.extendleft(reversed(later))
+        return batch
+
+    async def _answer(self, batch: list[_Entry], results: object) -> None:
+        lost: list[_Entry] = []
+        for entry, won in zip(batch, results, strict=True):  # type: ignore[call-overload]
+            if won is None:
+                lost.append(entry)
+            elif not entry.future.done():
+                entry.future.set_result(won)
+        if lost:
+            await self._reread(lost)
+
+    async def _reread(self, lost: list[_Entry]) -> None:
+        """A row beyond mine is lost; one that has not moved was busy, and is tried again a few times."""
+        rows = await self._store.load([entry.decision.record.run_id for entry in lost])
+        for entry in lost:
+            loaded = rows.get(entry.decision.record.run_id)
+            same = loaded is not None and loaded.record.version == entry.decision.before_version
+            if same and entry.decision.before_attempts is not None and loaded is not None:
+                same = loaded.record.attempts == entry.decision.before_attempts
+            if entry.future.done():
+                continue
+            if not same or entry.decision.settles is not None:
+                entry.future.set_result(None)
+            elif entry.tries < _BUSY_TRIES:
+                entry.tries += 1
+                self._queue.append(entry)
+            else:
+                entry.future.set_exception(StoreRefusedRowError(entry.decision.record.run_id))
+
+    async def _resolve(self, batch: list[_Entry], error: StoreError) -> None:
+        """The call failed, stored or not: wait until the store can be read, then ask it."""
+        wait = _FIRST_WAIT
+        while True:
+            log.warning("store call failed", extra={"action": "store_failed", "error": type(error).__name__})
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT)
+            try:
+                await self._reread_all(batch)
+            except StoreUnavailableError as again:
+                error = again
+                continue
+            except StoreError as refused:
+                for entry in batch:
+                    if not entry.future.done():
+                        entry.future.set_exception(refused)
+            return
+
+    async def _reread_all(self, batch: list[_Entry]) -> None:
+        rows = await self._store.load([entry.decision.record.run_id for entry in batch])
+        for entry in batch:
+            loaded = rows.get(entry.decision.record.run_id)
+            if loaded is None or loaded.record.version != entry.decision.before_version:
+                # Stored by this call or by another: either way the newest event is in the stream.
+                if not entry.future.done():
+                    entry.future.set_result(None)
+            else:
+                self._queue.append(entry)
+
+
+class StoreRefusedRowError(StoreError):
+    """The store will not have this row, though nobody else moved it; the run is parked with this as the reason."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id}: the store refused the row")
+        self.run_id = run_id

@@ -1,0 +1,160 @@
+"""What falls due becomes an event, and nothing else happens here: the keeper runs no user code.
+
+Everything it does is a claim or a compare-and-swap, so two keepers at once do each thing once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+
+from stepwell._domain.decision import Decision
+from stepwell._domain.ids import RunID
+from stepwell._domain.outcomes import Resume
+from stepwell._domain.states import RunState
+from stepwell._domain.wishes import wish
+from stepwell._engine.context import Context
+from stepwell._engine.schedules import ScheduleLoop
+from stepwell.errors import InvalidMoveError, StoreError
+
+log = logging.getLogger(__name__)
+
+_RETENTION_BATCH = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What one pass did: how many things it set in motion, and when something falls due next (None: nothing waits)."""
+
+    moved: int
+    next_at: datetime | None
+
+
+class Keeper:
+    """The one role of a store and namespace that watches the time."""
+
+    def __init__(self, context: Context, schedules: ScheduleLoop) -> None:
+        self._context = context
+        self._schedules = schedules
+        self._plan_at: datetime | None = None
+        self._plan_again = 0.0
+        self._wake = asyncio.Event()
+        self._wake_at: datetime | None = None
+        self._retention_at = 0.0
+        self._lag_at = 0.0
+
+    def expect(self, at: datetime | None) -> None:
+        """Something falls due then: do not sleep past it."""
+        if at is not None and (self._wake_at is None or at < self._wake_at):
+            self._wake_at = at
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Look, and sleep until the next thing is due or the interval is over; until cancelled."""
+        while True:
+            try:
+                kept = await self.look()
+            except StoreError as error:
+                log.warning("keeper could not look", extra={"action": "keeper_failed", "error": type(error).__name__})
+                kept = Kept(moved=0, next_at=None)
+            await self._sleep(kept)
+
+    async def _sleep(self, kept: Kept) -> None:
+        interval = self._context.settings.keeper_interval
+        deadline = self._context.clock.monotonic() + interval
+        self._wake_at = kept.next_at
+        while True:
+            self._wake.clear()
+            left = deadline - self._context.clock.monotonic()
+            if self._wake_at is not None:
+                left = min(left, (self._wake_at - self._context.store.now()).total_seconds())
+            if left <= 0:
+                return
+            try:
+                await asyncio.wait_for(self._wake.wait(), left)
+            except TimeoutError:
+                return
+
+    async def look(self) -> Kept:
+        """One pass over everything that may be due."""
+        settings = self._context.settings
+        moved = 0
+        while True:
+            due = await self._context.store.release_due(settings.namespace, settings.release_limit)
+            moved += due.emitted + await self._resume(due.resume)
+            if due.emitted < settings.release_limit:
+                break
+        planned = await self._plan()
+        await self._tidy()
+        waits = [at for at in (due.next_at, self._plan_at) if at is not None]
+        return Kept(moved=moved + planned, next_at=min(waits, default=None))
+
+    async def _plan(self) -> int:
+        """Plan when the next tick is due, and now and then besides: another process may have resumed a workflow."""
+        clock = self._context.clock
+        due = self._plan_at is not None and self._plan_at <= self._context.store.now()
+        if not due and clock.monotonic() < self._plan_again:
+            return 0
+        planned = await self._schedules.plan()
+        self._plan_again = clock.monotonic() + self._context.settings.plan_interval
+        self._plan_at = planned.next_at
+        return planned.recorded
+
+    def replan(self) -> None:
+        """A workflow was suspended, resumed or edited: its next planned time is not what it was."""
+        self._plan_again = 0.0
+
+    async def _resume(self, run_ids: tuple[RunID, ...]) -> int:
+        """Runs that errors paused are tried again when ``retryPausedAfter`` is over."""
+        resumed = 0
+        rows = await self._context.store.load(run_ids) if run_ids else {}
+        for loaded in rows.values():
+            hosted = self._context.hosted.get(loaded.record.workflow)
+            if hosted is None or loaded.record.state is not RunState.PAUSED:
+                continue
+            wished = Resume(actor="keeper", reason="retryPausedAfter")
+            try:
+                decision = wish(hosted.definition, loaded.record, wished, self._context.store.now())
+            except InvalidMoveError:
+                continue
+            if isinstance(decision, Decision) and await self._context.committer.commit(decision) is not None:
+                self._context.telemetry.changed(loaded.record.workflow, loaded.record.state, decision.record.state)
+                resumed += 1
+        return resumed
+
+    async def _tidy(self) -> None:
+        """Retention and lag: seldom, and only in real time."""
+        clock, settings = self._context.clock, self._context.settings
+        if clock.monotonic() >= self._retention_at:
+            self._retention_at = clock.monotonic() + settings.retention_interval
+            await self._forget()
+        if clock.monotonic() >= self._lag_at:
+            self._lag_at = clock.monotonic() + settings.lag_interval
+            await self._measure()
+
+    async def _forget(self) -> None:
+        now = self._context.store.now()
+        for name, hosted in self._context.hosted.items():
+            retention = hosted.definition.retention
+            if retention is not None:
+                await self._context.store.forget_finished(
+                    name, self._context.settings.namespace, now - retention, _RETENTION_BATCH
+                )
+
+    async def _measure(self) -> None:
+        now = self._context.store.now()
+        for count in await self._context.store.counts(self._context.settings.namespace):
+            hosted = self._context.hosted.get(count.workflow)
+            status = hosted.definition.status(count.status) if hosted else None
+            if hosted is None or status is None or status.step is None or not count.state.live:
+                continue
+            lag = (now - count.oldest).total_seconds() if count.oldest is not None else 0.0
+            self._context.telemetry.lagged(count.workflow, count.status, lag)
+            limit = status.step.options.lag_alert_after.total_seconds()
+            if lag > limit:
+                log.warning(
+                    "runs wait too long",
+                    extra={"action": "lag_alert", "workflow": count.workflow, "status": count.status, "lag": lag},
+                )

@@ -1,0 +1,128 @@
+"""A lane bounds how many runs one element handles at once, and keeps the rest waiting in order.
+
+A run is in at most one lane's hands at a time: whatever else arrives for it waits until it is let go.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from stepwell._domain.ids import RunID
+from stepwell.ports.stream import Delivery
+
+LaneKey = tuple[str, str, str, str]
+"""Workflow, event kind, status, name."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """The slots of one element in this process."""
+
+    key: LaneKey
+    concurrency: int
+    taken: int = 0
+    waiting: deque[Delivery] = field(default_factory=deque)
+    threads: ThreadPoolExecutor | None = None
+
+    @property
+    def free(self) -> int:
+        """Slots that nobody has."""
+        return self.concurrency - self.taken
+
+    def executor(self, limit: int) -> ThreadPoolExecutor:
+        """Threads for sync handlers: as many as slots, so that a started handler never queues."""
+        if self.threads is None:
+            workers = min(self.concurrency, limit)
+            self.threads = ThreadPoolExecutor(workers, thread_name_prefix=f"stepwell-{self.key[0]}-{self.key[2]}")
+        return self.threads
+
+
+class Lanes:
+    """All lanes of a process, and which runs are in hand."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._ready: dict[LaneKey, Lane] = {}
+        self._held: dict[RunID, deque[Delivery]] = {}
+        self.waiting = 0
+        self.on_free: Callable[[], None] = lambda: None
+        """Called when a slot becomes free outside a loop's own turn."""
+
+    def lane(self, key: LaneKey, concurrency: int) -> Lane:
+        """The lane of an element, made when it is first needed."""
+        found = self._lanes.get(key)
+        if found is None:
+            found = self._lanes[key] = Lane(key=key, concurrency=concurrency)
+        return found
+
+    @property
+    def in_hand(self) -> int:
+        """How many runs are being handled."""
+        return len(self._held)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is handled."""
+        return not self._held and not self.waiting
+
+    def offer(self, lane: Lane, delivery: Delivery) -> None:
+        """Put a delivery in line, behind its run if that is in hand."""
+        run_id = delivery.event.run_id
+        self.waiting += 1
+        behind = self._held.get(run_id) if run_id else None
+        if behind is not None:
+            behind.append(delivery)
+            return
+        lane.waiting.append(delivery)
+        if lane.free > 0:
+            self._ready[lane.key] = lane
+
+    def take(self) -> Iterator[tuple[Lane, Delivery]]:
+        """Deliveries for all free slots; each takes its slot and its run with it."""
+        while self._ready:
+            _, lane = self._ready.popitem()
+            while lane.waiting and lane.free > 0:
+                delivery = lane.waiting.popleft()
+                run_id = delivery.event.run_id
+                behind = self._held.get(run_id) if run_id else None
+                if behind is not None:
+                    behind.append(delivery)
+                    continue
+                self.waiting -= 1
+                if run_id:
+                    self._held[run_id] = deque()
+                lane.taken += 1
+                yield lane, delivery
+
+    def move(self, run_id: RunID, old: Lane, new: Lane) -> bool:
+        """Hand a run on to its next lane; False: that one has no slot, or others wait there for one."""
+        if new is not old:
+            if new.free <= 0 or new.waiting:
+                return False
+            new.taken += 1
+            self.release_slot(old)
+        # Whoever waits behind the run must not wait for the whole chain.
+        return not self._held[run_id]
+
+    def release_slot(self, lane: Lane) -> None:
+        """A slot is free again."""
+        lane.taken -= 1
+        if lane.waiting:
+            self._ready[lane.key] = lane
+
+    def let_go(self, run_id: RunID) -> list[Delivery]:
+        """The run is not in hand any more; what waited behind it is returned, to be offered again."""
+        behind = self._held.pop(run_id, None)
+        if not behind:
+            return []
+        self.waiting -= len(behind)
+        return list(behind)
+
+    def close(self) -> None:
+        """Let all threads end when their handlers do."""
+        for lane in self._lanes.values():
+            if lane.threads is not None:
+                lane.threads.shutdown(wait=False, cancel_futures=True)

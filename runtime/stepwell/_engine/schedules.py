@@ -1,0 +1,179 @@
+"""Each planned time of a schedule is recorded once and decided once: it starts at most one run, or says why it did not.
+
+The keeper records what is due; deciding may need user code, so it is an event like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from stepwell._domain.decide import begin
+from stepwell._domain.decision import Decision
+from stepwell._domain.definition import ConcurrencyPolicy, Schedule, WorkflowDefinition
+from stepwell._domain.ids import RunID
+from stepwell._domain.outcomes import Cancel
+from stepwell._domain.record import StartRequest
+from stepwell._domain.retry import backoff, failure_of
+from stepwell._domain.schedules import plan_ticks
+from stepwell._domain.wishes import wish
+from stepwell._engine.asides import Asides
+from stepwell._engine.context import Context, Work
+from stepwell.errors import StoreError
+from stepwell.ports.store import ChoreKey, ChoreKind, Postponement, TickRow, parse_tick_name
+
+NONE_OF_IT = "Filtered"
+"""The schedule's own filter said that this tick starts nothing."""
+IN_THE_WAY = "ConcurrencyForbid"
+_NO_RUN = RunID("")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """What one look at all schedules gave: ticks recorded now, and when the next one is planned."""
+
+    recorded: int
+    next_at: datetime | None
+
+
+class ScheduleLoop:
+    """Plans ticks for the keeper and handles ``tick`` events."""
+
+    def __init__(self, context: Context, asides: Asides) -> None:
+        self._context = context
+        self._asides = asides
+
+    async def plan(self) -> Planned:
+        """Record every planned time that has come since the last one on record."""
+        recorded = 0
+        upcoming: list[datetime] = []
+        scheduled = {name for name, hosted in self._context.hosted.items() if hosted.definition.schedules}
+        if not scheduled:
+            return Planned(recorded=0, next_at=None)
+        now = self._context.store.now()
+        for row in await self._context.store.workflows(self._context.settings.namespace):
+            if row.name not in scheduled:
+                continue
+            definition = self._context.hosted[row.name].definition
+            last = await self._context.store.last_planned(row.namespace, row.name)
+            created = row.created_at or now
+            for schedule in definition.schedules:
+                plan = plan_ticks(
+                    schedule,
+                    last_planned=last.get(schedule.name),
+                    created_at=created,
+                    now=now,
+                    workflow_suspended=row.suspended,
+                    tolerance=timedelta(seconds=self._context.settings.keeper_interval + 3),
+                )
+                if plan.next_at is not None:
+                    upcoming.append(plan.next_at)
+                skipped = [
+                    self._row(definition, schedule, missed.tick.planned, outcome="Skipped", reason=missed.reason)
+                    for missed in plan.missed
+                ]
+                due = [self._row(definition, schedule, tick.planned) for tick in plan.fire]
+                recorded += await self._record(skipped, due)
+        return Planned(recorded=recorded, next_at=min(upcoming, default=None))
+
+    async def _record(self, skipped: Sequence[TickRow], due: Sequence[TickRow]) -> int:
+        # Skipped ones first: what is on record last is where the next plan starts from.
+        if skipped:
+            await self._context.store.record_ticks(skipped, emit=False)
+        return sum(await self._context.store.record_ticks(due, emit=True)) if due else 0
+
+    def _row(
+        self, definition: WorkflowDefinition, schedule: Schedule, planned: datetime, outcome: str = "", reason: str = ""
+    ) -> TickRow:
+        return TickRow(
+            namespace=self._context.settings.namespace,
+            workflow=definition.name,
+            schedule=schedule.name,
+            planned=planned,
+            outcome=outcome,
+            reason=reason,
+        )
+
+    async def handle(self, work: Work) -> None:
+        """Decide one tick."""
+        name, planned = parse_tick_name(work.event.name)
+        store = self._context.store
+        tick = await store.tick(work.event.namespace, work.event.workflow, name, planned)
+        definition = self._context.hosted[work.event.workflow].definition
+        schedule = definition.schedule(name)
+        if tick is not None and not tick.outcome:
+            try:
+                await self._decide(definition, schedule, tick, work)
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001  (a filter of the user's may raise anything; the row keeps it)
+                await self._failed(definition, tick, error)
+        self._context.stream.finish([work.delivery])
+
+    async def _decide(
+        self, definition: WorkflowDefinition, schedule: Schedule | None, tick: TickRow, work: Work
+    ) -> None:
+        if schedule is None:
+            await self._resolve(tick, "ScheduleRemoved", None)
+            return
+        request = await self._asides.tick(definition, schedule, tick.planned, work.lane)
+        if request is None:
+            await self._resolve(tick, NONE_OF_IT, None)
+            return
+        replaces: list[Decision] = []
+        if schedule.concurrency_policy is not ConcurrencyPolicy.ALLOW:
+            running = await self._context.store.unfinished_of(tick.namespace, tick.workflow, tick.schedule)
+            if running and schedule.concurrency_policy is ConcurrencyPolicy.FORBID:
+                await self._resolve(tick, IN_THE_WAY, None)
+                return
+            replaces = await self._replacing(definition, running, schedule)
+        await self._resolve(tick, "", request, replaces)
+
+    async def _replacing(
+        self, definition: WorkflowDefinition, running: Sequence[RunID], schedule: Schedule
+    ) -> list[Decision]:
+        rows = await self._context.store.load(running)
+        wished = Cancel(actor=f"schedule/{schedule.name}", reason="replaced by the next tick")
+        decisions = [
+            wish(definition, loaded.record, wished, self._context.store.now())
+            for loaded in rows.values()
+            if not loaded.record.state.finished
+        ]
+        return [decision for decision in decisions if isinstance(decision, Decision)]
+
+    async def _resolve(
+        self, tick: TickRow, reason: str, request: StartRequest | None, replaces: Sequence[Decision] = ()
+    ) -> None:
+        begun = None
+        if request is not None:
+            definition = self._context.hosted[request.workflow].definition
+            begun = (request, begin(definition, request, self._context.store.now()))
+        row = TickRow(
+            namespace=tick.namespace,
+            workflow=tick.workflow,
+            schedule=tick.schedule,
+            planned=tick.planned,
+            outcome="" if begun else "Skipped",
+            reason=reason,
+        )
+        await self._context.store.resolve_tick(row, begun=begun, replaces=replaces)
+
+    async def _failed(self, definition: WorkflowDefinition, tick: TickRow, error: Exception) -> None:
+        attempts = tick.attempts + 1
+        wait = backoff(definition.defaults, attempts=attempts, jitter=self._context.jitter())
+        until = self._context.store.now() + wait
+        name = f"{tick.workflow}/{tick.schedule}"
+        key = ChoreKey(kind=ChoreKind.TICK, run_id=_NO_RUN, version=0, name=name, planned=tick.planned)
+        await self._context.store.postpone(
+            [
+                Postponement(
+                    key=key,
+                    before_attempts=tick.attempts,
+                    attempts=attempts,
+                    next_at=until,
+                    error=str(failure_of(error)),
+                )
+            ]
+        )
+        self._context.expect(until)

@@ -1,0 +1,36 @@
+"""What an engine may be told by whoever runs it; every figure has a reason and a default that suits a laptop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """Times are real time unless said otherwise."""
+
+    namespace: str = "default"
+    fresh: float = 0.5
+    """Seconds: a handler starts only if its row was read or written less than this ago (promise P5 allows 1 s)."""
+    keeper_interval: float = 2.0
+    """Seconds between looks at what is due; a timer is at most this late, and never early."""
+    release_limit: int = 1000
+    """Rows of each kind that one look turns into events."""
+    commit_rows: int = 256
+    commit_bytes: int = 4 * 1024 * 1024
+    max_waiting: int = 4096
+    """Events held in memory before the stream is left alone."""
+    sync_threads: int = 4096
+    """Upper bound of one lane's threads for sync handlers; its concurrency is the other bound."""
+    drain: timedelta = timedelta(seconds=30)
+    """How long a stop waits for running handlers."""
+    plan_interval: float = 10.0
+    """Seconds after which schedules are planned anew though nothing is due: suspension may have ended."""
+    retention_interval: float = 60.0
+    lag_interval: float = 10.0
+    connector_batch: int = 256
+    connector_attempts: int = 5
+    """Tries before a message that fails without saying ``PermanentError`` becomes a dead letter."""
+    debug: bool = False
+    """Log every event that is dropped, with the reason."""

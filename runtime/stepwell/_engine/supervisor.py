@@ -1,0 +1,226 @@
+"""One engine in one process: makes the loops, starts them, watches them, and stops them without losing anything.
+
+A loop that fails stops the engine: what it was doing is stored or will come again, and nothing limps on half alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+from stepwell._domain.definition import Connector
+from stepwell._domain.ids import uuid7
+from stepwell._domain.record import EventKind, Record
+from stepwell._domain.serialized import definition_to_json
+from stepwell._engine.asides import Asides
+from stepwell._engine.attempts import Attempts
+from stepwell._engine.callbacks import CallbackLoop
+from stepwell._engine.chores import ChoreLoop
+from stepwell._engine.committer import Committer
+from stepwell._engine.connectors import ConnectorLoop
+from stepwell._engine.context import Context, Hosted
+from stepwell._engine.dispatcher import Dispatcher, Handle
+from stepwell._engine.keeper import Keeper
+from stepwell._engine.lanes import Lanes
+from stepwell._engine.schedules import ScheduleLoop
+from stepwell._engine.settings import EngineSettings
+from stepwell._engine.steps import StepLoop
+from stepwell._engine.timeouts import TimeoutLoop
+from stepwell.application import Application
+from stepwell.ports.clock import Clock
+from stepwell.ports.http import HttpCaller
+from stepwell.ports.source import MessageSource
+from stepwell.ports.store import RecordStore, WorkflowRow
+from stepwell.ports.stream import EventStream
+from stepwell.ports.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+SourceOf = Callable[[str, Connector], MessageSource]
+"""The stream of a workflow's connector."""
+
+
+def fresh_id(now: datetime) -> str:
+    """A UUIDv7 from the system's randomness."""
+    return uuid7(now, os.urandom(10))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """The world as this engine has it."""
+
+    store: RecordStore
+    stream: EventStream
+    clock: Clock
+    telemetry: Telemetry
+    http: HttpCaller
+    source_of: SourceOf
+    jitter: Callable[[], float] = random.random
+    new_id: Callable[[datetime], str] = fresh_id
+
+
+class Engine:
+    """Runs workflows. Use it as an async context manager: entering starts it, leaving drains it.
+
+    ``background=False`` leaves the keeper and the connectors to whoever calls ``settle``: that is how tests have time
+    in their hands.
+    """
+
+    def __init__(
+        self,
+        applications: Sequence[Application],
+        ports: Ports,
+        *,
+        settings: EngineSettings | None = None,
+        background: bool = True,
+        fault: Callable[[Record, EventKind], BaseException | None] | None = None,
+    ) -> None:
+        self._applications = tuple(applications)
+        self._ports = ports
+        self._background = background
+        self.settings = settings or EngineSettings()
+        self.context = Context(
+            store=ports.store,
+            stream=ports.stream,
+            clock=ports.clock,
+            telemetry=ports.telemetry,
+            settings=self.settings,
+            http=ports.http,
+            committer=Committer(ports.store, ports.telemetry, ports.clock, self.settings),
+            lanes=Lanes(),
+            jitter=ports.jitter,
+            new_id=ports.new_id,
+        )
+        if fault is not None:
+            self.context.fault = fault
+        self._attempts = Attempts(self.context)
+        self._asides = Asides(self.context)
+        self._schedules = ScheduleLoop(self.context, self._asides)
+        self._keeper = Keeper(self.context, self._schedules)
+        self.context.expect = self._keeper.expect
+        self._dispatcher = Dispatcher(self.context, self._handlers())
+        self._connectors: list[ConnectorLoop] = []
+        self._loops: list[asyncio.Task[None]] = []
+        self._lifespans = AsyncExitStack()
+
+    def _handlers(self) -> dict[EventKind, Handle]:
+        steps = StepLoop(self.context, self._attempts)
+        callbacks = CallbackLoop(self.context, self._attempts, steps)
+        timeouts = TimeoutLoop(self.context, self._attempts, self._asides, steps)
+        chores = ChoreLoop(self.context, self._asides)
+        return {
+            EventKind.STEP: steps.handle,
+            EventKind.CALLBACK: callbacks.handle,
+            EventKind.TIMEOUT: timeouts.fire,
+            EventKind.ARM: timeouts.arm,
+            EventKind.HOOK: chores.hook,
+            EventKind.DELETE: chores.delete,
+            EventKind.START: chores.start,
+            EventKind.TICK: self._schedules.handle,
+        }
+
+    async def __aenter__(self) -> Self:
+        """Register the workflows, enter their lifespans, and start the loops."""
+        try:
+            for application in self._applications:
+                await self._host(application)
+        except BaseException:
+            await self._lifespans.aclose()
+            raise
+        self._spawn(self._dispatcher.run(), "dispatcher")
+        if self._background:
+            self._spawn(self._keeper.run(), "keeper")
+            for connector in self._connectors:
+                self._spawn(connector.run(), "connector")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Start nothing more, let running handlers finish, and leave the lifespans."""
+        await self._stop_loops()
+        await self._dispatcher.drain(self.settings.drain.total_seconds())
+        await self._close()
+
+    async def crash(self) -> None:
+        """Stop as a killed process does, as far as one process can: running handlers are cancelled, not awaited."""
+        await self._stop_loops()
+        await self._dispatcher.abandon()
+        await self._close()
+
+    async def _close(self) -> None:
+        self.context.lanes.close()
+        for connector in self._connectors:
+            await connector.close()
+        await self._lifespans.aclose()
+
+    async def _host(self, application: Application) -> None:
+        definition = application.definition
+        row = WorkflowRow(
+            namespace=self.settings.namespace,
+            name=definition.name,
+            definition=definition_to_json(definition),
+            suspended=definition.suspend,
+        )
+        await self._ports.store.register(row)
+        deps = None
+        if application.lifespan is not None:
+            deps = await self._lifespans.enter_async_context(application.lifespan())
+        self.context.hosted[definition.name] = Hosted(application=application, deps=deps)
+        for connector in definition.connectors:
+            source = self._ports.source_of(definition.name, connector)
+            self._connectors.append(ConnectorLoop(self.context, self._asides, definition.name, connector, source))
+
+    def _spawn(self, loop: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(loop, name=f"stepwell-{name}")
+        task.add_done_callback(self._ended)
+        self._loops.append(task)
+        self._ports.telemetry.loop(name, running=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ports.telemetry.loop(task.get_name().removeprefix("stepwell-"), running=False)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("engine loop failed", exc_info=task.exception(), extra={"action": "loop_failed"})
+
+    async def failed(self) -> None:
+        """Return never, or raise what stopped a loop."""
+        done, _ = await asyncio.wait(self._loops, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def _stop_loops(self) -> None:
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in hand, in line, or stored and not yet received."""
+        return self._dispatcher.idle
+
+    async def settle(self) -> datetime | None:
+        """Work until nothing is due at the clock's present time; returns when something falls due next."""
+        self._keeper.replan()
+        while True:
+            await self._settled()
+            turned = [await connector.drain() for connector in self._connectors]
+            kept = await self._keeper.look()
+            if not kept.moved and not any(turned) and self.idle:
+                return kept.next_at
+
+    async def _settled(self) -> None:
+        """Wait for the dispatcher, unless a loop has failed: that is raised here."""
+        waiting = asyncio.ensure_future(self._dispatcher.settled())
+        done, _ = await asyncio.wait([waiting, *self._loops], return_when=asyncio.FIRST_COMPLETED)
+        if waiting not in done:
+            waiting.cancel()
+        for task in done:
+            task.result()

@@ -1,0 +1,58 @@
+"""Telemetry for a process that nobody scrapes: counts in memory, for a live table and for tests."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from stepwell._domain.states import RunState
+from stepwell.ports.telemetry import Attempt
+
+_REMEMBERED = 200
+
+
+class Tally:
+    """Counts since the start. ``moves`` is what the rate of a live table is made of."""
+
+    def __init__(self) -> None:
+        self.attempts: Counter[tuple[str, str, str]] = Counter()
+        """By workflow, status and outcome."""
+        self.errors: Counter[tuple[str, str, str]] = Counter()
+        """By workflow, status and class of error."""
+        self.drops: Counter[str] = Counter()
+        """Events that started nothing, by reason."""
+        self.changes: Counter[tuple[str, str]] = Counter()
+        """By workflow and state entered."""
+        self.lag: dict[tuple[str, str], float] = {}
+        self.moves = 0
+        self.commits = 0
+        self.recent: deque[Attempt] = deque(maxlen=_REMEMBERED)
+        """The last failed attempts, newest last."""
+        self.loops: dict[str, bool] = {}
+
+    def attempted(self, attempt: Attempt) -> None:
+        """Count an attempt, and an error by its class."""
+        self.attempts[attempt.workflow, attempt.status, attempt.outcome] += 1
+        if attempt.error:
+            self.errors[attempt.workflow, attempt.status, attempt.error] += 1
+            self.recent.append(attempt)
+
+    def skipped(self, workflow: str, status: str, reason: str) -> None:  # noqa: ARG002  (the port's shape)
+        """Count a dropped event."""
+        self.drops[reason] += 1
+
+    def changed(self, workflow: str, before: RunState | None, after: RunState) -> None:  # noqa: ARG002  (the port's)
+        """Count a change of state."""
+        self.changes[workflow, after] += 1
+
+    def lagged(self, workflow: str, status: str, seconds: float) -> None:
+        """Remember the newest lag."""
+        self.lag[workflow, status] = seconds
+
+    def committed(self, rows: int, seconds: float) -> None:  # noqa: ARG002  (the port's shape)
+        """Count stored decisions."""
+        self.moves += rows
+        self.commits += 1
+
+    def loop(self, name: str, *, running: bool) -> None:
+        """Remember whether a loop runs."""
+        self.loops[name] = running

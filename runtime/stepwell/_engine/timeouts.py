@@ -1,0 +1,107 @@
+"""A timeout fires for the visit that it was armed for, never early, and for no other visit.
+
+The timer's row has attempts of its own: a handler that fails is tried again without touching the run.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from stepwell._domain.decision import Decision, Nothing, Postponed
+from stepwell._domain.outcomes import ByTimeout
+from stepwell._domain.record import Record, Timer
+from stepwell._domain.retry import backoff, failure_of
+from stepwell._engine.asides import Asides
+from stepwell._engine.attempts import Attempts
+from stepwell._engine.context import Context, Work
+from stepwell._engine.steps import StepLoop
+from stepwell.ports.store import ChoreKey, ChoreKind, Postponement
+
+
+class TimeoutLoop:
+    """Handles ``timeout`` and ``arm`` events."""
+
+    def __init__(self, context: Context, attempts: Attempts, asides: Asides, steps: StepLoop) -> None:
+        self._context = context
+        self._attempts = attempts
+        self._asides = asides
+        self._steps = steps
+
+    async def fire(self, work: Work) -> None:
+        """The timer fell due."""
+        found = await self._timer(work)
+        if found is None:
+            self._context.stream.finish([work.delivery])
+            return
+        record, timer = found
+        status = self._context.hosted[record.workflow].definition.status(record.status)
+        timeout = status.timeout(timer.name) if status else None
+        if timeout is None:
+            await self._context.store.drop(_key(timer))
+            self._context.stream.finish([work.delivery])
+            return
+        answer = await self._attempts.timeout(record, timeout, timer, work.lane)
+        cause = ByTimeout(name=timer.name, visit=timer.visit, attempts=timer.attempts)
+        verdict = self._steps.verdict(record, cause, answer)
+        if isinstance(verdict, Decision):
+            await self._steps.follow(work, verdict)
+            return
+        if isinstance(verdict, Postponed):
+            await self._put_off(timer, verdict.next_at, verdict.attempts, verdict.error)
+        elif isinstance(verdict, Nothing):
+            self._context.telemetry.skipped(record.workflow, record.status, verdict.why)
+        self._context.stream.finish([work.delivery])
+
+    async def arm(self, work: Work) -> None:
+        """Ask user code for the point in time, and store it."""
+        found = await self._timer(work)
+        if found is not None:
+            record, timer = found
+            status = self._context.hosted[record.workflow].definition.status(record.status)
+            timeout = status.timeout(timer.name) if status else None
+            if timeout is not None and timeout.at is not None and timer.due_at is None:
+                await self._armed(record, timer, timeout.at.ref, work)
+        self._context.stream.finish([work.delivery])
+
+    async def _armed(self, record: Record, timer: Timer, ref: str, work: Work) -> None:
+        try:
+            due = await self._asides.arm(record, ref, timer, work.lane)
+        except Exception as error:  # noqa: BLE001  (user code may raise anything; the timer keeps the reason)
+            attempts = timer.attempts + 1
+            options = self._context.hosted[record.workflow].definition.defaults
+            wait = backoff(options, attempts=attempts, jitter=self._context.jitter())
+            await self._put_off(timer, self._context.store.now() + wait, attempts, str(failure_of(error)))
+            return
+        await self._context.store.arm(
+            Timer(run_id=timer.run_id, visit=timer.visit, name=timer.name, due_at=due, next_at=due)
+        )
+        self._context.expect(due)
+
+    async def _timer(self, work: Work) -> tuple[Record, Timer] | None:
+        """The run and its timer; None when the timer is gone, or its time is not now."""
+        if work.loaded is None:
+            return None
+        record, now = work.loaded.record, self._context.store.now()
+        timers = await self._context.store.timers(record.run_id)
+        timer = next((t for t in timers if t.visit == work.event.version and t.name == work.event.name), None)
+        if timer is None:
+            self._context.telemetry.skipped(record.workflow, record.status, "no_timer")
+            return None
+        if work.loaded.suspended:
+            await self._put_off(timer, now, timer.attempts, timer.last_error)
+            return None
+        if timer.due_at is not None and timer.due_at > now:
+            self._context.telemetry.skipped(record.workflow, record.status, "early")
+            return None
+        return record, timer
+
+    async def _put_off(self, timer: Timer, until: datetime, attempts: int, error: str) -> None:
+        postponement = Postponement(
+            key=_key(timer), before_attempts=timer.attempts, attempts=attempts, next_at=until, error=error
+        )
+        await self._context.store.postpone([postponement])
+        self._context.expect(until)
+
+
+def _key(timer: Timer) -> ChoreKey:
+    return ChoreKey(kind=ChoreKind.TIMER, run_id=timer.run_id, version=timer.visit, name=timer.name)
