@@ -1,0 +1,196 @@
+"""Every scalar has bounds: lengths so that CEL stays cheap, patterns with words for those who break them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from stepwell._domain.durations import DURATION_PATTERN, DURATION_WORDS, MAX_DURATION_TEXT, parse_duration
+from stepwell._domain.ids import MAX_FOREIGN_ID
+from stepwell.resources.schema import Extra, Fault, Rule
+
+WORKFLOW_NAME = "^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$"
+STATUS_NAME = "^[A-Za-z]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$"
+PYTHON_REF = "^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)*$"
+OBJECT_NAME = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+DATA_KEY = "^[-._a-zA-Z0-9]+$"
+ENV_NAME = "^[A-Za-z_][A-Za-z0-9_]*$"
+LABEL_KEY = "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+LABEL_VALUE = "^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
+IMAGE = r"^[^\s]+$"
+URL = r"^https?://[A-Za-z0-9.\-\[\]:]+(/[^\s]*)?(\?[^\s]*)?$"
+HEADER_NAME = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
+PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+TOPIC = "^[A-Za-z0-9._-]+$"
+TIME_ZONE = "^(UTC|[A-Z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){1,2})$"
+CONDITION_TYPE = (
+    "^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+)
+CONDITION_REASON = "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"
+QUANTITY = (
+    r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$"
+)
+
+WORDS: dict[str, str] = {
+    WORKFLOW_NAME: "must be 1 to 50 lower-case letters, digits and dashes, begin with a letter and not end with a dash",
+    STATUS_NAME: "must be 1 to 63 letters, digits, _ and -, begin with a letter and end with a letter or digit",
+    PYTHON_REF: "must be module:function, such as shop.orders:take_payment",
+    OBJECT_NAME: "must be a Kubernetes name: lower-case letters, digits, - and .",
+    DATA_KEY: "must be a key of a Secret or ConfigMap: letters, digits, -, _ and .",
+    ENV_NAME: "must be letters, digits and _, and not begin with a digit",
+    LABEL_VALUE: "must be a label value: at most 63 letters, digits, -, _ and ., no sign at either end",
+    IMAGE: "must be an image reference without spaces",
+    URL: "must be an http or https url without spaces, user name and password",
+    HEADER_NAME: "must be the name of an HTTP header",
+    PRINTABLE: "must not hold control characters or line breaks",
+    TOPIC: "must be the name of a Kafka topic: letters, digits, ., _ and -",
+    TIME_ZONE: "must be UTC or a name of the IANA time zone database, such as Europe/Oslo",
+    CONDITION_TYPE: "must be a condition type, such as Ready",
+    CONDITION_REASON: "must be a reason in CamelCase",
+    QUANTITY: "must be a quantity such as 500m, 2 or 1Gi; fractions are written as strings",
+    DURATION_PATTERN: f"must be {DURATION_WORDS}",
+}
+"""What each pattern asks for, in words; the generator and the fault messages read it."""
+
+StatusName = Annotated[str, Field(strict=True, min_length=1, max_length=63, pattern=STATUS_NAME)]
+WorkflowName = Annotated[str, Field(strict=True, min_length=1, max_length=50, pattern=WORKFLOW_NAME)]
+PythonRef = Annotated[str, Field(strict=True, max_length=256, pattern=PYTHON_REF)]
+Expression = Annotated[str, Field(strict=True, min_length=1, max_length=1024)]
+ObjectName = Annotated[str, Field(strict=True, min_length=1, max_length=253, pattern=OBJECT_NAME)]
+DataKey = Annotated[str, Field(strict=True, min_length=1, max_length=253, pattern=DATA_KEY)]
+Key = Annotated[str, Field(strict=True)]
+"""A key of a mapping: what else it must be, a structural schema cannot say."""
+LabelKey = Annotated[str, Field(strict=True, min_length=1, max_length=317)]
+LabelValue = Annotated[str, Field(strict=True, max_length=63, pattern=LABEL_VALUE)]
+ForeignIDText = Annotated[str, Field(strict=True, min_length=1, max_length=MAX_FOREIGN_ID, pattern=PRINTABLE)]
+Reason = Annotated[str, Field(strict=True, max_length=1024)]
+LongText = Annotated[str, Field(strict=True, max_length=32768)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+def _whole(value: Any) -> Any:
+    """2.0 as 2: to JSON, and so to the API server, they are the same number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_WHOLE = BeforeValidator(_whole)
+_INT32 = Extra({"format": "int32"})
+_INT64 = Extra({"format": "int64"})
+Int32 = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1), _WHOLE, _INT32]
+Positive = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1), _WHOLE, _INT32]
+Int64 = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1), _WHOLE, _INT64]
+Replicas = Annotated[int, Field(strict=True, ge=1, le=256), _WHOLE, _INT32]
+Concurrency = Annotated[int, Field(strict=True, ge=1, le=4096), _WHOLE, _INT32]
+
+
+def _at_least(least: timedelta) -> Rule:
+    lowest = "1ms" if least else "0s"
+
+    def ok(value: str) -> bool:
+        with suppress(ValueError):
+            return parse_duration(value) >= least
+        # Another form is the pattern's to refuse; only what is too long is left.
+        return re.fullmatch(DURATION_PATTERN, value) is None
+
+    return Rule(
+        cel=f"duration(self) >= duration('{lowest}') && duration(self) <= duration('{MAX_DURATION_TEXT}')",
+        message=f"must be a duration from {lowest} to {MAX_DURATION_TEXT}",
+        ok=ok,
+    )
+
+
+Duration = Annotated[
+    str,
+    Field(strict=True, min_length=2, max_length=32, pattern=DURATION_PATTERN),
+    _at_least(timedelta(milliseconds=1)),
+]
+DurationOrZero = Annotated[
+    str,
+    Field(strict=True, min_length=2, max_length=32, pattern=DURATION_PATTERN),
+    _at_least(timedelta()),
+]
+
+_RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}([.]\d+)?([Zz]|[+-]\d{2}:\d{2})")
+
+
+def _time(value: str) -> Iterator[Fault]:
+    if _RFC3339.fullmatch(value):
+        with suppress(ValueError):
+            datetime.fromisoformat(value.upper())
+            return
+    yield Fault(value=value)
+
+
+Time = Annotated[
+    str,
+    Field(strict=True, max_length=64),
+    Extra({"format": "date-time"}),
+    Rule(message="must be a time such as 2026-11-22T22:00:00Z", check=_time),
+]
+
+
+def _quantity(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Quantity = Annotated[
+    str,
+    Field(strict=True, pattern=QUANTITY),
+    BeforeValidator(_quantity),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": QUANTITY,
+            "maxLength": 64,
+            "x-kubernetes-int-or-string": True,
+        }
+    ),
+]
+
+
+def _url(value: str) -> bool:
+    if re.fullmatch(URL, value) is None:
+        return True
+    authority = re.split("[/?]", value.split("://", 1)[1])[0]
+    host, _, port = authority.rpartition(":") if re.search(r":\d*$", authority) else (authority, "", "")
+    if host.startswith("["):
+        return host.endswith("]") and ":" in host
+    return bool(host) and ":" not in host and "[" not in host and "]" not in host and (not port or int(port) < 2**16)
+
+
+Url = Annotated[
+    str,
+    Field(strict=True, max_length=2048, pattern=URL),
+    Rule(cel="isURL(self) && url(self).getHostname() != ''", message="must be an absolute url with a host", ok=_url),
+]
+
+_N60 = "[0-5]?[0-9]"
+_N24 = "([01]?[0-9]|2[0-3])"
+_DAY = "(0?[1-9]|[12][0-9]|3[01])"
+_MONTH = "(0?[1-9]|1[0-2]|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
+_WEEKDAY = "([0-7]|sun|mon|tue|wed|thu|fri|sat)"
+
+
+def _cron_field(value: str) -> str:
+    step = "(/[1-9][0-9]?)?"
+    item = f"([*]{step}|{value}(-{value}{step})?)"
+    return f"{item}(,{item})*"
+
+
+CRON = "(?i)^" + " +".join(_cron_field(value) for value in (_N60, _N24, _DAY, _MONTH, _WEEKDAY)) + "$"
+"""Five fields, each in its range; that a range runs forwards and a date exists is for whoever computes the times."""
+
+Cron = Annotated[
+    str,
+    Field(strict=True, max_length=256),
+    Rule(
+        cel=f"self.matches('{CRON}')",
+        message="must be five cron fields: minute, hour, day, month and weekday, without seconds, R, @ names or TZ=",
+        ok=lambda value: re.fullmatch(CRON, value) is not None,
+    ),
+]
