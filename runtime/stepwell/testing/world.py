@@ -98,7 +98,12 @@ class World(Generic[ModelT, EnumT, DepsT]):
             new_id=self._new_id,
         )
         self._engine = Engine(self._applications(), ports, settings=self._settings, background=False, fault=self._fault)
-        self.client = Client(self._store, namespace=self._settings.namespace, new_id=self._new_id)
+        self.client = Client(
+            self._store,
+            self.clock,
+            namespace=self._settings.namespace,
+            new_id=lambda: self._new_id(self.now),
+        )
         self.runs: Runs[ModelT, EnumT] = self.client.runs(self._workflow)
         await self._engine.__aenter__()
 
