@@ -76,9 +76,7 @@ class Problem:
     file: str = ""
 
     def __str__(self) -> str:
-        where = f"{self.file}: " if self.file else ""
-        what = f" {self.value}" if self.value else ""
-        return f"{where}{self.path}:{what}: {self.rule}"
+        return ": ".join(part for part in (self.file, self.path, self.value, self.rule) if part)
 
 
 class DefinitionError(StepwellError, ValueError):

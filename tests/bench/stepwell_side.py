@@ -151,10 +151,12 @@ class Bench:
             clock=clock,
             telemetry=Tally(),
             http=FakeHttp(),
-            source_of=lambda workflow, connector: source_of(store, "default", workflow, connector),
+            source_of=lambda workflow, connector: source_of(
+                store, namespace="default", workflow=workflow, connector=connector
+            ),
         )
         await self._stack.enter_async_context(Engine([Application.of(wf)], ports))
-        self.runs = Client(store).runs(wf)
+        self.runs = Client(store, clock).runs(wf)
         return self
 
     async def __aexit__(self, *error: object) -> None:

@@ -83,29 +83,11 @@ def enter(
     the hottest path of the engine, so each value is built once and never replaced.
     """
     status = definition.status(to)
-    version = before.version + 1
-    ended = status is None or status.terminal
     step = None if status is None else status.step
-    delayed = step is not None and bool(step.options.delay)
-    record = Record(
-        namespace=before.namespace,
-        workflow=before.workflow,
-        run_id=before.run_id,
-        foreign_id=before.foreign_id,
-        state=RunState.COMPLETED if ended else RunState.INITIATED if version == 1 else RunState.RUNNING,
-        status=to,
-        object=stored,
-        version=version,
-        visit=version,
-        work=version,
-        started_at=before.started_at,
-        updated_at=now,
-        entered_at=now,
-        not_before=now + step.options.delay if step is not None and delayed else None,
-        finished_at=now if ended else None,
-        trace=before.trace,
-    )
-    events: tuple[Event, ...] = (event_of(record, EventKind.STEP),) if step is not None and not delayed else ()
+    ended = status is None or status.terminal
+    record = _arrived(before, to, stored, now, ended=ended, delay=None if step is None else step.options.delay)
+    offered = step is not None and record.not_before is None
+    events: tuple[Event, ...] = (event_of(record, EventKind.STEP),) if offered else ()
     timers, arming = _timers(record, status, now) if status is not None and status.timeouts else ((), ())
     hooks = _hooks(definition, record, "on_complete", now) if ended else ()
     return Decision(
@@ -113,7 +95,7 @@ def enter(
         before_version=before.version,
         history=HistoryEntry(
             run_id=record.run_id,
-            version=version,
+            version=record.version,
             kind=kind,
             at=now,
             from_status=before.status,
@@ -128,7 +110,29 @@ def enter(
         hooks=hooks,
         starts=starts,
         settles=settles,
-        wakes_inbox=status is not None and bool(status.callbacks) and version > 1,
+        wakes_inbox=status is not None and bool(status.callbacks) and record.version > 1,
+    )
+
+
+def _arrived(before: Record, to: str, stored: bytes, now: datetime, *, ended: bool, delay: timedelta | None) -> Record:
+    version = before.version + 1
+    return Record(
+        namespace=before.namespace,
+        workflow=before.workflow,
+        run_id=before.run_id,
+        foreign_id=before.foreign_id,
+        state=RunState.COMPLETED if ended else RunState.INITIATED if version == 1 else RunState.RUNNING,
+        status=to,
+        object=stored,
+        version=version,
+        visit=version,
+        work=version,
+        started_at=before.started_at,
+        updated_at=now,
+        entered_at=now,
+        not_before=now + delay if delay else None,
+        finished_at=now if ended else None,
+        trace=before.trace,
     )
 
 

@@ -126,7 +126,8 @@ class Status:
     def destinations(self) -> frozenset[str]:
         """Every status that can follow this one."""
         out: set[str] = set(self.step.to) if self.step else set()
-        for element in (*self.callbacks, *self.timeouts):
+        elements: tuple[Callback | Timeout, ...] = (*self.callbacks, *self.timeouts)
+        for element in elements:
             out.update(element.to)
         return frozenset(out)
 

@@ -1,4 +1,4 @@
-"""The seven run states and the only moves between them (design: "Words"); a status is the user's, a state is ours."""
+"""The seven run states and the only moves between them; a status is the user's, a state is ours."""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ Whatever goes wrong here is raised: the row that asked for it keeps the reason, 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,6 +25,7 @@ from stepwell._domain.definition import (
 )
 from stepwell._domain.ids import ForeignID, InboxID, RunID
 from stepwell._domain.record import Hook, Record, StartRequest, Timer
+from stepwell._domain.retry import failure_of
 from stepwell._domain.rules import evaluate_bool, evaluate_json, evaluate_string
 from stepwell._domain.schedules import default_foreign_id, trigger_key
 from stepwell._engine.attempts import view_of
@@ -40,7 +43,7 @@ from stepwell.callables import (
     checked_foreign_id,
     run_record,
 )
-from stepwell.errors import InvalidObjectError, PermanentError
+from stepwell.errors import HandlerError, InvalidObjectError, PermanentError, StoreError
 from stepwell.ports.source import Message
 
 _FOREIGN_SECONDS = 30.0
@@ -110,23 +113,23 @@ class Asides:
         if schedule.function is not None:
             bound = hosted.application.bound[schedule.function.ref]
             tick = Tick(schedule=schedule.name, planned=planned.astimezone(ZoneInfo(schedule.time_zone)))
-            returned = await self._calls.call(bound, tick, seconds=_seconds(hosted), lane=lane)
+            with _users_own():
+                returned = await self._calls.call(bound, tick, seconds=_seconds(hosted), lane=lane)
             wanted = BoundTick.answer(returned, workflow=definition.name)
         if isinstance(wanted, TriggerRequest):
-            foreign, encoded, start = wanted.foreign_id, wanted.encoded, wanted.start
+            foreign, given, start = wanted.foreign_id, wanted.encoded, wanted.start
         elif wanted:
-            encoded = hosted.application.codec.encode(
-                hosted.application.codec.decode(json.dumps(schedule.object or {}).encode())
-            )
+            given = json.dumps(schedule.object or {}).encode()
             foreign, start = self._foreign_id(schedule, planned, local), schedule.start
         else:
             return None
+        codec = hosted.application.codec
         return StartRequest(
             namespace=self._context.settings.namespace,
             workflow=definition.name,
             run_id=RunID(self._context.new_id(self._context.store.now())),
             foreign_id=foreign,
-            object=encoded,
+            object=codec.encode(codec.decode(given)),
             actor=f"schedule/{schedule.name}",
             start=start or schedule.start,
             key=trigger_key(schedule.name, planned),
@@ -149,7 +152,8 @@ class Asides:
             if not isinstance(bound, BoundMessage):
                 raise PermanentError(f"{bound.ref} is not bound as a connector's function")
             given = bound.argument(message)
-            returned = await self._calls.call(bound, given, seconds=_FOREIGN_SECONDS, lane=None)
+            with _users_own():
+                returned = await self._calls.call(bound, given, seconds=_FOREIGN_SECONDS, lane=None)
             effect = BoundMessage.answer(returned)
         else:
             effect = self._by_rules(connector, message)
@@ -209,6 +213,15 @@ class Asides:
             start=request.start,
             key=f"connector/{connector.name}/{message.request_key}",
         )
+
+
+@contextmanager
+def _users_own() -> Iterator[None]:
+    """User code may have a store of its own in trouble, which must not be taken for the engine's."""
+    try:
+        yield
+    except StoreError as error:
+        raise HandlerError(str(failure_of(error))) from error
 
 
 def _seconds(hosted: Hosted) -> float:

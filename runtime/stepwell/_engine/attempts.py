@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, assert_never
 
@@ -28,7 +28,7 @@ from stepwell._domain.record import EventKind, InboxRow, Record, StartRequest, T
 from stepwell._domain.retry import failure_of
 from stepwell._domain.rules import RuleInput, RuleSet
 from stepwell._domain.states import PauseCode
-from stepwell._engine.calls import Calls
+from stepwell._engine.calls import Calls, exit_of
 from stepwell._engine.context import Context, Hosted
 from stepwell._engine.http_handlers import HttpHandlers
 from stepwell._engine.lanes import Lane
@@ -108,16 +108,16 @@ class Attempts:
         )
         return await self._attempt(record, target, lane)
 
-    async def timeout(self, record: Record, timeout: Timeout, timer: Timer, lane: Lane) -> Answer:
+    async def timeout(self, record: Record, element: Timeout, timer: Timer, lane: Lane) -> Answer:
         """A timeout that fell due."""
         target = _Target(
-            handler=timeout.handler,
-            to=timeout.to,
-            seconds=timeout.options.attempt_timeout.total_seconds(),
+            handler=element.handler,
+            to=element.to,
+            seconds=element.options.attempt_timeout.total_seconds(),
             key=f"{record.run_id}/{timer.visit}/{timer.name}",
             attempt=timer.attempts + 1,
             kind=EventKind.TIMEOUT,
-            name=timeout.name,
+            name=element.name,
         )
         return await self._attempt(record, target, lane)
 
@@ -134,7 +134,9 @@ class Attempts:
         except RuleError as error:
             answer = Fails(failure=failure_of(error), pause=PauseCode.RULE_ERROR)
         except RetryAfter as error:
-            answer = Fails(failure=failure_of(error), delay=error.delay)
+            # User code may have given anything; what is no duration leaves the wait to the back-off.
+            delay = error.delay if isinstance(error.delay, timedelta) else None
+            answer = Fails(failure=failure_of(error), delay=delay)
         except Exception as error:  # noqa: BLE001  (user code may raise anything)
             answer = Fails(failure=failure_of(error))
         failed = answer.failure.kind if isinstance(answer, Fails) else ""
@@ -157,7 +159,7 @@ class Attempts:
     async def _answered(self, record: Record, target: _Target, lane: Lane) -> Answer:
         fault = self._context.fault(record, target.kind)
         if fault is not None:
-            raise fault
+            raise fault if isinstance(fault, Exception) else exit_of(fault)
         match target.handler:
             case PythonHandler():
                 return await self._python(record, target, target.handler.ref, lane)

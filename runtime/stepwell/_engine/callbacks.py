@@ -18,6 +18,9 @@ from stepwell._engine.context import Context, Work
 from stepwell._engine.steps import StepLoop
 from stepwell.ports.store import ChoreKey, ChoreKind, Postponement
 
+_TRIES = 3
+"""Looks at one event: a race that is lost once is rare, and the row is looked at again later whatever happens here."""
+
 
 class CallbackLoop:
     """Handles ``callback`` events: each is a reason to look at the run's inbox once."""
@@ -29,50 +32,67 @@ class CallbackLoop:
 
     async def handle(self, work: Work) -> None:
         """Apply the first callback that can be applied, and deal with those whose time is over."""
-        if work.loaded is None:
-            return
-        record = work.loaded.record
-        now = self._context.store.now()
-        rows = await self._context.store.waiting(record.run_id)
-        if work.loaded.suspended:
-            await self._put_off(rows, now)
-        elif (found := self._first(record, rows)) is not None:
-            row, callback = found
-            if row.attempts and row.next_at is not None and row.next_at > now:
-                await self._wait_behind(rows, row)
-            else:
-                await self._apply(work, record, row, callback)
-                return
-        else:
-            await self._hold(record, rows, now)
-        self._context.stream.finish([work.delivery])
+        # Its own one: a move that is followed puts the next step's delivery into ``work``.
+        delivery = work.delivery
+        for _ in range(_TRIES):
+            if await self._look(work):
+                break
+            # Somebody else moved the run: what the callbacks have to wait for now is another question.
+            await self._context.reload(work)
+        self._context.stream.finish([delivery])
 
-    def _first(self, record: Record, rows: Sequence[InboxRow]) -> tuple[InboxRow, Callback] | None:
+    async def _look(self, work: Work) -> bool:
+        """Whether the look is over; False: what was decided came too late."""
+        rows = await self._context.store.waiting(work.event.run_id)
+        loaded = await self._context.refresh(work)
+        if loaded is None or not loaded.record.state.live:
+            return True
+        now = self._context.store.now()
+        if loaded.suspended:
+            await self._put_off(rows, now)
+            return True
+        fitting, others = self._fitting(loaded.record, rows)
+        await self._hold(loaded.record, others, now)
+        if not fitting:
+            return True
+        (row, callback), *behind = fitting
+        # Whoever is named by the event is due, whatever its row says: the keeper has put it off to send it.
+        if row.attempts and row.inbox_id != work.event.name and row.next_at is not None and row.next_at > now:
+            await self._postpone([(other, row.next_at, other.attempts, other.last_error) for other, _ in behind])
+            return True
+        return await self._apply(work, loaded.record, row, callback)
+
+    def _fitting(
+        self, record: Record, rows: Sequence[InboxRow]
+    ) -> tuple[list[tuple[InboxRow, Callback]], list[InboxRow]]:
+        """Those that the run's present status waits for, and the others."""
         status = self._context.hosted[record.workflow].definition.status(record.status)
+        fitting: list[tuple[InboxRow, Callback]] = []
+        others: list[InboxRow] = []
         for row in rows:
             callback = status.callback(row.name) if status else None
-            if callback is not None:
-                return row, callback
-        return None
+            if callback is None:
+                others.append(row)
+            else:
+                fitting.append((row, callback))
+        return fitting, others
 
-    async def _apply(self, work: Work, record: Record, row: InboxRow, callback: Callback) -> None:
+    async def _apply(self, work: Work, record: Record, row: InboxRow, callback: Callback) -> bool:
         try:
             answer = await self._attempts.callback(record, callback, row, work.lane)
         except BadPayloadError as error:
             await self._refuse(row, RefusalReason.BAD_PAYLOAD, str(error))
-            self._context.stream.finish([work.delivery])
-            return
+            return True
         cause = ByCallback(name=row.name, inbox_id=row.inbox_id, attempts=row.attempts)
         verdict = self._steps.verdict(record, cause, answer)
         if isinstance(verdict, Decision):
-            await self._steps.follow(work, verdict)
-            return
+            return await self._steps.follow(work, verdict)
         if isinstance(verdict, Postponed):
             await self._postpone([(row, verdict.next_at, verdict.attempts, verdict.error)])
-        self._context.stream.finish([work.delivery])
+        return True
 
     async def _hold(self, record: Record, rows: Sequence[InboxRow], now: datetime) -> None:
-        """None of them fits the present status: refuse those held long enough, and look again when the next one is."""
+        """The present status does not wait for them: refuse those held long enough, and look at the others then."""
         held = []
         for row in rows:
             if row.hold_until <= now:
@@ -84,12 +104,6 @@ class CallbackLoop:
     async def _put_off(self, rows: Sequence[InboxRow], now: datetime) -> None:
         """The workflow is suspended: due at once, released by the keeper when it is resumed."""
         await self._postpone([(row, now, row.attempts, row.last_error) for row in rows])
-
-    async def _wait_behind(self, rows: Sequence[InboxRow], first: InboxRow) -> None:
-        """The first failed and waits for its retry: the others of its run wait with it."""
-        due = first.next_at or first.hold_until
-        behind = [(row, due, row.attempts, row.last_error) for row in rows if row is not first]
-        await self._postpone(behind)
 
     async def _refuse(self, row: InboxRow, refusal: RefusalReason, detail: str) -> None:
         settlement = Settlement(inbox_id=row.inbox_id, state=CallbackState.REFUSED, refusal=refusal, detail=detail)

@@ -11,6 +11,7 @@ import contextvars
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from stepwell._engine.deadlines import Deadlines
 from stepwell._engine.lanes import Lane, Lanes
 from stepwell._engine.settings import EngineSettings
 from stepwell.errors import HandlerError
@@ -48,27 +49,47 @@ class Calls:
     def __init__(self, lanes: Lanes, settings: EngineSettings) -> None:
         self._lanes = lanes
         self._settings = settings
+        self._deadlines = Deadlines()
 
     async def call(self, callee: Callee, *arguments: Any, seconds: float, lane: Lane | None) -> Any:
         """The function's result. Raises what it raises, or ``AttemptTimeoutError``, or ``HandlerExitError``."""
         try:
             if callee.is_async:
-                return await self._in_loop(callee.function, arguments, seconds)
-            return await self._in_thread(callee.function, arguments, seconds, lane)
+                result = await self._in_loop(callee.function, arguments, seconds)
+            else:
+                result = await self._in_thread(callee.function, arguments, seconds, lane)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if self._lanes.closing:
                 raise
             raise HandlerExitError("the handler cancelled itself") from None
-        except (SystemExit, KeyboardInterrupt) as error:
-            raise HandlerExitError(f"the handler raised {type(error).__name__}") from None
+        except Exception:
+            raise
+        except BaseException as error:  # noqa: BLE001  (user code may raise what would end the engine's own task)
+            raise exit_of(error) from None
+        finally:
+            await self._forgive()
+        return result
+
+    async def _forgive(self) -> None:
+        """A handler may have cancelled the task that it runs in: that must strike here, and not the engine later."""
+        task = asyncio.current_task()
+        if task is None or not task.cancelling() or self._lanes.closing:
+            return
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if self._lanes.closing:
+                raise
+        while task.cancelling():
+            task.uncancel()
 
     async def _in_loop(self, function: Callable[..., Any], arguments: tuple[Any, ...], seconds: float) -> Any:
+        limit = self._deadlines.within(seconds)
         try:
-            async with asyncio.timeout(seconds) as limit:
+            with limit:
                 return await function(*arguments)
         except TimeoutError:
-            if limit.expired():
+            if limit.expired:
                 raise AttemptTimeoutError(seconds) from None
             raise
 
@@ -98,9 +119,14 @@ class Calls:
         future.add_done_callback(returned)
 
 
+def exit_of(error: BaseException) -> HandlerExitError:
+    """What stands in an attempt for an exception that would end the engine's own task."""
+    return HandlerExitError(f"the handler raised {type(error).__name__}")
+
+
 def _contained(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     """What must not reach the executor: it would end the thread or be raised in the event loop."""
     try:
         return function(*arguments)
     except (SystemExit, KeyboardInterrupt, StopIteration) as error:
-        raise HandlerExitError(f"the handler raised {type(error).__name__}") from None
+        raise exit_of(error) from None

@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stepwell._domain.decision import Decision
+from stepwell._domain.ids import RunID
 from stepwell._engine.settings import EngineSettings
 from stepwell.errors import StoreError, StoreUnavailableError
 from stepwell.ports.clock import Clock
-from stepwell.ports.store import RecordStore, Won
+from stepwell.ports.store import Loaded, RecordStore, Won
 from stepwell.ports.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ class Committer:
         self._settings = settings
         self._queue: deque[_Entry] = deque()
         self._flusher: asyncio.Task[None] | None = None
+        self._stopped = False
 
     async def commit(self, decision: Decision, *, keep: bool = False) -> Won | None:
         """Store a decision; None: it was lost. Raises ``StoreRefusedRowError`` when the store will not have the row."""
@@ -52,25 +55,38 @@ class Committer:
             self._flusher = loop.create_task(self._flush(), name="stepwell-committer")
         return await entry.future
 
+    async def stop(self) -> None:
+        """Store nothing more. What the store has in hand ends first: a change must not come behind a restart."""
+        self._stopped = True
+        self._queue.clear()
+        if self._flusher is not None:
+            await asyncio.wait([self._flusher])
+
     async def _flush(self) -> None:
         while self._queue:
             batch = self._batch()
-            started = self._clock.monotonic()
             try:
-                results = await self._store.advance(
-                    [entry.decision for entry in batch],
-                    keep=frozenset(entry.decision.record.run_id for entry in batch if entry.keep),
-                )
+                await self._store_batch(batch)
             except StoreError as error:
-                await self._resolve(batch, error)
-                continue
-            except BaseException as error:
-                for entry in batch:
-                    if not entry.future.done():
-                        entry.future.set_exception(error)
-                raise
-            self._telemetry.committed(len(batch), self._clock.monotonic() - started)
-            await self._answer(batch, results)
+                await self._resolve([entry for entry in batch if not entry.future.done()], error)
+            except Exception as error:  # noqa: BLE001  (whoever waits is told, and the next batch has its chance)
+                _fail(batch, error)
+
+    async def _store_batch(self, batch: list[_Entry]) -> None:
+        started = self._clock.monotonic()
+        results = await self._store.advance(
+            [entry.decision for entry in batch],
+            keep=frozenset(entry.decision.record.run_id for entry in batch if entry.keep),
+        )
+        self._telemetry.committed(len(batch), self._clock.monotonic() - started)
+        lost: list[_Entry] = []
+        for entry, won in zip(batch, results, strict=True):
+            if won is None:
+                lost.append(entry)
+            elif not entry.future.done():
+                entry.future.set_result(won)
+        if lost:
+            await self._reread(lost)
 
     def _batch(self) -> list[_Entry]:
         """At most one decision per run, within the limits of rows and bytes."""
@@ -80,74 +96,78 @@ class Committer:
         later: list[_Entry] = []
         while self._queue and len(batch) < self._settings.commit_rows:
             entry = self._queue[0]
+            if entry.decision.record.run_id in runs:
+                later.append(self._queue.popleft())
+                continue
             size += len(entry.decision.record.object)
             if batch and size > self._settings.commit_bytes:
                 break
             self._queue.popleft()
-            if entry.decision.record.run_id in runs:
-                later.append(entry)
-                continue
             runs.add(entry.decision.record.run_id)
             batch.append(entry)
         self._queue.extendleft(reversed(later))
         return batch
 
-    async def _answer(self, batch: list[_Entry], results: object) -> None:
-        lost: list[_Entry] = []
-        for entry, won in zip(batch, results, strict=True):  # type: ignore[call-overload]
-            if won is None:
-                lost.append(entry)
-            elif not entry.future.done():
-                entry.future.set_result(won)
-        if lost:
-            await self._reread(lost)
-
     async def _reread(self, lost: list[_Entry]) -> None:
         """A row beyond mine is lost; one that has not moved was busy, and is tried again a few times."""
         rows = await self._store.load([entry.decision.record.run_id for entry in lost])
         for entry in lost:
-            loaded = rows.get(entry.decision.record.run_id)
-            same = loaded is not None and loaded.record.version == entry.decision.before_version
-            if same and entry.decision.before_attempts is not None and loaded is not None:
-                same = loaded.record.attempts == entry.decision.before_attempts
             if entry.future.done():
                 continue
-            if not same or entry.decision.settles is not None:
+            loaded = rows.get(entry.decision.record.run_id)
+            if not _stands(entry.decision, loaded) or entry.decision.settles is not None:
                 entry.future.set_result(None)
-            elif entry.tries < _BUSY_TRIES:
-                entry.tries += 1
-                self._queue.append(entry)
             else:
-                entry.future.set_exception(StoreRefusedRowError(entry.decision.record.run_id))
+                self._again(entry)
+
+    def _again(self, entry: _Entry) -> None:
+        entry.tries += 1
+        if entry.tries <= _BUSY_TRIES:
+            self._queue.append(entry)
+        else:
+            entry.future.set_exception(StoreRefusedRowError(entry.decision.record.run_id))
 
     async def _resolve(self, batch: list[_Entry], error: StoreError) -> None:
         """The call failed, stored or not: wait until the store can be read, then ask it."""
         wait = _FIRST_WAIT
-        while True:
+        while not self._stopped:
             log.warning("store call failed", extra={"action": "store_failed", "error": type(error).__name__})
             await asyncio.sleep(wait)
             wait = min(wait * 2, _LONGEST_WAIT)
             try:
-                await self._reread_all(batch)
-            except StoreUnavailableError as again:
-                error = again
+                rows = await self._store.load([entry.decision.record.run_id for entry in batch])
+            except StoreUnavailableError:
                 continue
-            except StoreError as refused:
-                for entry in batch:
-                    if not entry.future.done():
-                        entry.future.set_exception(refused)
+            except Exception as refused:  # noqa: BLE001  (whoever waits is told)
+                _fail(batch, refused)
+                return
+            self._answer_unknown(batch, rows, busy=isinstance(error, StoreUnavailableError))
             return
 
-    async def _reread_all(self, batch: list[_Entry]) -> None:
-        rows = await self._store.load([entry.decision.record.run_id for entry in batch])
+    def _answer_unknown(self, batch: list[_Entry], rows: Mapping[RunID, Loaded], *, busy: bool) -> None:
         for entry in batch:
-            loaded = rows.get(entry.decision.record.run_id)
-            if loaded is None or loaded.record.version != entry.decision.before_version:
+            if entry.future.done():
+                continue
+            if not _stands(entry.decision, rows.get(entry.decision.record.run_id)):
                 # Stored by this call or by another: either way the newest event is in the stream.
-                if not entry.future.done():
-                    entry.future.set_result(None)
-            else:
+                entry.future.set_result(None)
+            elif busy:
                 self._queue.append(entry)
+            else:
+                self._again(entry)
+
+
+def _stands(decision: Decision, loaded: Loaded | None) -> bool:
+    """Whether the row is still what the decision was made of."""
+    if loaded is None or loaded.record.version != decision.before_version:
+        return False
+    return decision.before_attempts is None or loaded.record.attempts == decision.before_attempts
+
+
+def _fail(batch: list[_Entry], error: Exception) -> None:
+    for entry in batch:
+        if not entry.future.done():
+            entry.future.set_exception(error)
 
 
 class StoreRefusedRowError(StoreError):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections import deque
+from datetime import datetime
 
 from stepwell._domain.decide import begin
 from stepwell._domain.definition import Connector
@@ -37,12 +39,20 @@ class ConnectorLoop:
         self._workflow = workflow
         self._connector = connector
         self._source = source
+        self._unread: deque[Message] = deque()
+        self._failures = 0
+        self.next_at: datetime | None = None
+        """When the message that stands first is tried again; None: none has failed."""
 
     async def run(self) -> None:
         """Read until cancelled."""
         while True:
             try:
-                if not await self.drain():
+                turned = await self.drain()
+                if self.next_at is not None:
+                    left = (self.next_at - self._context.store.now()).total_seconds()
+                    await self._context.clock.sleep(max(left, 0.0))
+                elif not turned:
                     await self._source.changed()
             except StoreError as error:
                 log.warning(
@@ -56,38 +66,48 @@ class ConnectorLoop:
                 await asyncio.sleep(_TROUBLE_WAIT)
 
     async def drain(self) -> int:
-        """Turn all messages that are there; returns how many."""
+        """Turn all messages that are there, up to one that has to be tried again later; returns how many."""
         turned = 0
-        while messages := await self._source.read(self._context.settings.connector_batch):
-            for message in messages:
-                await self._turn(message)
-            await self._source.save(messages[-1])
-            turned += len(messages)
+        while await self._filled() and await self._turn(self._unread[0]):
+            # Only now: what is read and not turned would be passed over by the next read.
+            message = self._unread.popleft()
+            turned += 1
+            if not self._unread:
+                await self._source.save(message)
         return turned
+
+    async def _filled(self) -> bool:
+        if not self._unread:
+            self._unread.extend(await self._source.read(self._context.settings.connector_batch))
+        return bool(self._unread)
 
     async def close(self) -> None:
         """Let go of the stream."""
         await self._source.close()
 
-    async def _turn(self, message: Message) -> None:
-        tries = self._connector.options.pause_after_errors or self._context.settings.connector_attempts
-        for attempt in range(1, tries + 1):
-            try:
-                reason = await self._once(message)
-            except StoreError:
-                raise
-            except (PermanentError, RuleError, InvalidObjectError, RunNotFoundError) as error:
-                # The message itself is at fault: another try would say the same.
-                reason = str(failure_of(error))
-            except Exception as error:  # noqa: BLE001  (user code may raise anything; the dead letter keeps the reason)
-                reason = str(failure_of(error))
-                if attempt < tries:
-                    wait = backoff(self._connector.options, attempts=attempt, jitter=self._context.jitter())
-                    await self._context.clock.sleep(wait.total_seconds())
-                    continue
-            if reason:
-                await self._bury(message, reason)
-            return
+    async def _turn(self, message: Message) -> bool:
+        """Whether the message is done with; False: it has failed and is tried again at ``next_at``."""
+        now = self._context.store.now()
+        if self.next_at is not None and self.next_at > now:
+            return False
+        try:
+            reason = await self._once(message)
+        except StoreError:
+            raise
+        except (PermanentError, RuleError, InvalidObjectError, RunNotFoundError) as error:
+            # The message itself is at fault: another try would say the same.
+            reason = str(failure_of(error))
+        except Exception as error:  # noqa: BLE001  (user code may raise anything; the dead letter keeps the reason)
+            reason = str(failure_of(error))
+            options = self._connector.options
+            self._failures += 1
+            if self._failures < (options.pause_after_errors or self._context.settings.connector_attempts):
+                self.next_at = now + backoff(options, attempts=self._failures, jitter=self._context.jitter())
+                return False
+        if reason:
+            await self._bury(message, reason)
+        self._failures, self.next_at = 0, None
+        return True
 
     async def _once(self, message: Message) -> str:
         """The message's effect; a reason where it could have none."""

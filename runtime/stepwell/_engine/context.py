@@ -57,19 +57,43 @@ class Context:
     """Tests make attempts fail here."""
 
     def hosts(self, event: Event) -> bool:
-        """Whether this process can handle the event."""
-        return event.workflow in self.hosted
+        """Whether this process can handle the event: a start needs no code of the workflow that is started."""
+        return event.workflow in self.hosted or event.kind is EventKind.START
 
     def lane_of(self, event: Event) -> Lane:
         """The slots that the event's element has."""
-        definition = self.hosted[event.workflow].definition
-        name = event.name if event.kind is EventKind.TIMEOUT else ""
         status = "" if event.kind in _LANE_PER_WORKFLOW else event.status
-        key: LaneKey = (event.workflow, event.kind, status, name)
-        return self.lanes.lane(key, _options(definition, event).concurrency)
+        key: LaneKey = (event.workflow, event.kind, status, _lane_name(event))
+        if event.kind is EventKind.TICK:
+            # One after another, or two ticks would each find that no other one's run is in the way.
+            return self.lanes.lane(key, 1)
+        hosted = self.hosted.get(event.workflow)
+        options = Options() if hosted is None else _options(hosted.definition, event)
+        return self.lanes.lane(key, options.concurrency)
+
+    async def refresh(self, work: Work) -> Loaded | None:
+        """The row as it is, read again if what ``work`` knows of it is older than ``fresh``; None: it is gone."""
+        if work.loaded is None or self.clock.monotonic() - work.read_at > self.settings.fresh:
+            await self.reload(work)
+        return work.loaded
+
+    async def reload(self, work: Work) -> None:
+        """Read the row again, whatever its age."""
+        work.loaded = (await self.store.load([work.event.run_id])).get(work.event.run_id)
+        work.read_at = self.clock.monotonic()
 
 
 _LANE_PER_WORKFLOW = frozenset({EventKind.HOOK, EventKind.DELETE, EventKind.TICK, EventKind.START})
+
+
+def _lane_name(event: Event) -> str:
+    match event.kind:
+        case EventKind.TIMEOUT:
+            return event.name
+        case EventKind.TICK:
+            return event.name.rpartition("/")[0]
+        case _:
+            return ""
 
 
 def _options(definition: WorkflowDefinition, event: Event) -> Options:

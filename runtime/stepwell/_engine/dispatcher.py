@@ -15,7 +15,7 @@ from stepwell._domain.ids import RunID
 from stepwell._domain.record import EventKind
 from stepwell._engine.context import Context, Work
 from stepwell._engine.lanes import Lane
-from stepwell.errors import StoreError
+from stepwell.errors import StoreError, StoreUnavailableError
 from stepwell.ports.store import Loaded
 from stepwell.ports.stream import Delivery
 
@@ -26,6 +26,7 @@ Handle = Callable[[Work], Coroutine[Any, Any, None]]
 _AHEAD_TRIES = 3
 _AHEAD_WAIT = 0.3
 _TROUBLE_WAIT = 1.0
+_LAST_WAIT = 5.0
 
 
 class Dispatcher:
@@ -41,13 +42,19 @@ class Dispatcher:
         self._activity = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._draining = False
+        self.failure: BaseException | None = None
+        """The first fault of the engine's own, never of user code: its run is left as it is until a restart."""
 
     async def run(self) -> None:
         """Receive until cancelled."""
         while True:
             await self._room.wait()
-            deliveries = await self._context.stream.receive()
+            try:
+                deliveries = await self._context.stream.receive()
+            except StoreUnavailableError as error:
+                log.warning("no events", extra={"action": "receive_failed", "error": type(error).__name__})
+                await asyncio.sleep(_TROUBLE_WAIT)
+                continue
             self.offer(deliveries)
             self._activity.set()
 
@@ -70,7 +77,7 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Start handlers for free slots."""
-        if self._draining:
+        if self._context.lanes.closing:
             return
         taken = list(self._context.lanes.take())
         if taken:
@@ -90,6 +97,7 @@ class Dispatcher:
         if not self._tasks:
             self._activity.set()
         if not task.cancelled() and (error := task.exception()) is not None:
+            self.failure = self.failure or error
             log.error("a loop failed", exc_info=error, extra={"action": "loop_failed"})
 
     async def _load(self, taken: Sequence[tuple[Lane, Delivery]]) -> None:
@@ -100,15 +108,35 @@ class Dispatcher:
             log.warning("rows could not be read", extra={"action": "load_failed", "error": type(error).__name__})
             for lane, delivery in taken:
                 self._give_back(lane, delivery, _TROUBLE_WAIT)
+            self.pump()
+            return
+        except Exception as error:  # noqa: BLE001  (a row of a newer release, say: nobody's but its own trouble)
+            await self._load_alone(taken, error)
             return
         read_at = self._context.clock.monotonic()
         for lane, delivery in taken:
             work = Work(lane=lane, delivery=delivery, loaded=rows.get(delivery.event.run_id), read_at=read_at)
             reason = self._why_not(work)
             if reason is None:
+                self._ahead.pop(delivery.position, None)
                 self._spawn(self._work(work))
             else:
                 self._refuse(work, reason)
+        self.pump()
+
+    async def _load_alone(self, taken: Sequence[tuple[Lane, Delivery]], error: Exception) -> None:
+        """One row that cannot be understood is left alone, unfinished, and its neighbours are not."""
+        if len(taken) > 1:
+            for one in taken:
+                await self._load([one])
+            return
+        [(lane, delivery)] = taken
+        self._context.telemetry.skipped(delivery.event.workflow, delivery.event.status, "unreadable")
+        log.error(
+            "row cannot be understood",
+            extra={"action": "row_unreadable", "run": delivery.event.run_id, "error": type(error).__name__},
+        )
+        self._let_go(Work(lane=lane, delivery=delivery, loaded=None, read_at=0.0))
         self.pump()
 
     def _why_not(self, work: Work) -> str | None:
@@ -184,7 +212,7 @@ class Dispatcher:
 
     async def drain(self, seconds: float) -> None:
         """Start nothing more; wait for running handlers, then cancel those that are left."""
-        self._draining = True
+        self._context.lanes.closing = True
         for handle in self._put_off:
             handle.cancel()
         self._put_off.clear()
@@ -194,7 +222,9 @@ class Dispatcher:
         for task in pending:
             task.cancel()
         if pending:
-            await asyncio.wait(pending)
+            _, pending = await asyncio.wait(pending, timeout=_LAST_WAIT)
+        for _ in pending:
+            log.error("a handler ignores that it is cancelled", extra={"action": "handler_left_behind"})
 
     async def abandon(self) -> None:
         """Stop as a killed process does: nothing is awaited, nothing more is stored."""

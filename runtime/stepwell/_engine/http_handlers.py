@@ -1,4 +1,4 @@
-"""A handler in any language: one call an attempt, and an answer that says where the run goes or whether to try again."""
+"""A handler in any language: one call an attempt; the answer says where the run goes, or whether to try again."""
 
 from __future__ import annotations
 
@@ -77,9 +77,7 @@ class HttpHandlers:
         headers, body = protocol.build_request(
             facts, key=key, payload=payload, traceparent=record.trace or None, headers=_headers(handler)
         )
-        call = HttpCall(
-            method=handler.method, url=handler.url, headers=headers, body=body, timeout=handler.timeout
-        )
+        call = HttpCall(method=handler.method, url=handler.url, headers=headers, body=body, timeout=handler.timeout)
         try:
             return await self._context.http.send(call)
         except AddressRefusedError as error:

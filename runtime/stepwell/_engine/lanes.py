@@ -48,6 +48,8 @@ class Lanes:
         self._ready: dict[LaneKey, Lane] = {}
         self._held: dict[RunID, deque[Delivery]] = {}
         self.waiting = 0
+        self.closing = False
+        """The engine stops: runs in hand are let go between two steps, and a cancellation is the engine's own."""
         self.on_free: Callable[[], None] = lambda: None
         """Called when a slot becomes free outside a loop's own turn."""
 
@@ -83,7 +85,8 @@ class Lanes:
     def take(self) -> Iterator[tuple[Lane, Delivery]]:
         """Deliveries for all free slots; each takes its slot and its run with it."""
         while self._ready:
-            _, lane = self._ready.popitem()
+            # The first in line first: of two timers of one run, the one that is due earlier fires earlier.
+            lane = self._ready.pop(next(iter(self._ready)))
             while lane.waiting and lane.free > 0:
                 delivery = lane.waiting.popleft()
                 run_id = delivery.event.run_id
@@ -98,14 +101,17 @@ class Lanes:
                 yield lane, delivery
 
     def move(self, run_id: RunID, old: Lane, new: Lane) -> bool:
-        """Hand a run on to its next lane; False: that one has no slot, or others wait there for one."""
+        """Hand a run on to its next lane; False: it has no slot, or somebody waits there or behind the run."""
+        # Whoever waits behind the run must not wait for the whole chain, and a run that repeats must not keep a slot
+        # from its neighbours.
+        if self.closing or self._held[run_id] or new.waiting:
+            return False
         if new is not old:
-            if new.free <= 0 or new.waiting:
+            if new.free <= 0:
                 return False
             new.taken += 1
             self.release_slot(old)
-        # Whoever waits behind the run must not wait for the whole chain.
-        return not self._held[run_id]
+        return True
 
     def release_slot(self, lane: Lane) -> None:
         """A slot is free again."""

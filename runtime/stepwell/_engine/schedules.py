@@ -16,7 +16,8 @@ from stepwell._domain.ids import RunID
 from stepwell._domain.outcomes import Cancel
 from stepwell._domain.record import StartRequest
 from stepwell._domain.retry import backoff, failure_of
-from stepwell._domain.schedules import plan_ticks
+from stepwell._domain.schedules import TickPlan, plan_ticks
+from stepwell._domain.serialized import definition_of_json
 from stepwell._domain.wishes import wish
 from stepwell._engine.asides import Asides
 from stepwell._engine.context import Context, Work
@@ -26,7 +27,10 @@ from stepwell.ports.store import ChoreKey, ChoreKind, Postponement, TickRow, par
 NONE_OF_IT = "Filtered"
 """The schedule's own filter said that this tick starts nothing."""
 IN_THE_WAY = "ConcurrencyForbid"
+INTRODUCED = "Introduced"
+"""From when on a schedule is planned that was added to a workflow, or given another cron or zone."""
 _NO_RUN = RunID("")
+_TRIES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,18 +73,37 @@ class ScheduleLoop:
                 )
                 if plan.next_at is not None:
                     upcoming.append(plan.next_at)
-                skipped = [
-                    self._row(definition, schedule, missed.tick.planned, outcome="Skipped", reason=missed.reason)
-                    for missed in plan.missed
-                ]
-                due = [self._row(definition, schedule, tick.planned) for tick in plan.fire]
-                recorded += await self._record(skipped, due)
+                recorded += await self._record(definition, schedule, plan)
         return Planned(recorded=recorded, next_at=min(upcoming, default=None))
 
-    async def _record(self, skipped: Sequence[TickRow], due: Sequence[TickRow]) -> int:
+    async def introduce(self, definition: WorkflowDefinition) -> None:
+        """Note schedules that are new, or planned otherwise than before: they owe no time from before this one.
+
+        To be called before the definition is stored, so that a crash between the two repeats it.
+        """
+        now, namespace = self._context.store.now(), self._context.settings.namespace
+        known = [row for row in await self._context.store.workflows(namespace) if row.name == definition.name]
+        if not known:
+            return
+        before = definition_of_json(known[0].definition)
+        changed = [new for new in definition.schedules if not _planned_alike(new, before.schedule(new.name))]
+        ticks = [self._row(definition, new, now, outcome="Skipped", reason=INTRODUCED) for new in changed]
+        if ticks:
+            await self._context.store.record_ticks(ticks, emit=False)
+
+    async def _record(self, definition: WorkflowDefinition, schedule: Schedule, plan: TickPlan) -> int:
+        skipped = [
+            self._row(definition, schedule, missed.tick.planned, outcome="Skipped", reason=missed.reason)
+            for missed in plan.missed
+        ]
+        if plan.unlisted is not None:
+            oldest, newest = plan.unlisted.oldest.isoformat(), plan.unlisted.newest
+            reason = f"{plan.unlisted.count} planned times from {oldest} to {newest.isoformat()} are too many to list"
+            skipped.insert(0, self._row(definition, schedule, newest, outcome="Skipped", reason=reason))
         # Skipped ones first: what is on record last is where the next plan starts from.
         if skipped:
             await self._context.store.record_ticks(skipped, emit=False)
+        due = [self._row(definition, schedule, tick.planned) for tick in plan.fire]
         return sum(await self._context.store.record_ticks(due, emit=True)) if due else 0
 
     def _row(
@@ -121,14 +144,17 @@ class ScheduleLoop:
         if request is None:
             await self._resolve(tick, NONE_OF_IT, None)
             return
-        replaces: list[Decision] = []
-        if schedule.concurrency_policy is not ConcurrencyPolicy.ALLOW:
-            running = await self._context.store.unfinished_of(tick.namespace, tick.workflow, tick.schedule)
-            if running and schedule.concurrency_policy is ConcurrencyPolicy.FORBID:
-                await self._resolve(tick, IN_THE_WAY, None)
+        for _ in range(_TRIES):
+            replaces: list[Decision] = []
+            if schedule.concurrency_policy is not ConcurrencyPolicy.ALLOW:
+                running = await self._context.store.unfinished_of(tick.namespace, tick.workflow, tick.schedule)
+                if running and schedule.concurrency_policy is ConcurrencyPolicy.FORBID:
+                    await self._resolve(tick, IN_THE_WAY, None)
+                    return
+                replaces = await self._replacing(definition, running, schedule)
+            if await self._resolve(tick, "", request, replaces) or not replaces:
                 return
-            replaces = await self._replacing(definition, running, schedule)
-        await self._resolve(tick, "", request, replaces)
+            # A run that was to be replaced moved meanwhile.
 
     async def _replacing(
         self, definition: WorkflowDefinition, running: Sequence[RunID], schedule: Schedule
@@ -144,7 +170,8 @@ class ScheduleLoop:
 
     async def _resolve(
         self, tick: TickRow, reason: str, request: StartRequest | None, replaces: Sequence[Decision] = ()
-    ) -> None:
+    ) -> bool:
+        """Whether something was started, or found to be in the way."""
         begun = None
         if request is not None:
             definition = self._context.hosted[request.workflow].definition
@@ -157,7 +184,7 @@ class ScheduleLoop:
             outcome="" if begun else "Skipped",
             reason=reason,
         )
-        await self._context.store.resolve_tick(row, begun=begun, replaces=replaces)
+        return await self._context.store.resolve_tick(row, begun=begun, replaces=replaces) is not None
 
     async def _failed(self, definition: WorkflowDefinition, tick: TickRow, error: Exception) -> None:
         attempts = tick.attempts + 1
@@ -177,3 +204,7 @@ class ScheduleLoop:
             ]
         )
         self._context.expect(until)
+
+
+def _planned_alike(new: Schedule, old: Schedule | None) -> bool:
+    return old is not None and (new.cron, new.time_zone) == (old.cron, old.time_zone)

@@ -51,10 +51,7 @@ class StepLoop:
 
     async def _startable(self, work: Work) -> Record | None:
         """The row, if it is fresh and a handler may start for it; a suspended one is put by."""
-        loaded = work.loaded
-        if loaded is None or self._context.clock.monotonic() - work.read_at > self._context.settings.fresh:
-            loaded = (await self._context.store.load([work.event.run_id])).get(work.event.run_id)
-            work.loaded, work.read_at = loaded, self._context.clock.monotonic()
+        loaded = await self._context.refresh(work)
         if loaded is None:
             return None
         reason = may_start(loaded.record, work.event, self._context.store.now())
@@ -71,7 +68,7 @@ class StepLoop:
 
         On a win with a step to follow, ``work`` holds the new row and the delivery that leads on.
         """
-        won = await self._commit(work, decision)
+        won, decision = await self._commit(work, decision)
         self._context.stream.finish([work.delivery])
         if won is None:
             self._context.telemetry.skipped(work.event.workflow, work.event.status, "lost")
@@ -84,16 +81,18 @@ class StepLoop:
         work.delivery = won.kept
         return True
 
-    async def _commit(self, work: Work, decision: Decision) -> Won | None:
+    async def _commit(self, work: Work, decision: Decision) -> tuple[Won | None, Decision]:
         keep = any(event.kind is EventKind.STEP for event in decision.events)
         try:
-            return await self._context.committer.commit(decision, keep=keep)
+            return await self._context.committer.commit(decision, keep=keep), decision
         except StoreRefusedRowError as error:
             # The culprit parks itself; what it wanted to store is dropped, as with any failed attempt.
             failure = Fails(failure=Failure(kind=type(error).__name__, message=str(error)))
             before = work.loaded.record if work.loaded else decision.record
             parked = self.verdict(before, ByStep(), failure)
-            return await self._context.committer.commit(parked) if isinstance(parked, Decision) else None
+            if not isinstance(parked, Decision):
+                return None, decision
+            return await self._context.committer.commit(parked), parked
 
     def _told(self, before: Loaded | None, decision: Decision) -> None:
         record = decision.record

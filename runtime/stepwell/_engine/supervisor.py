@@ -157,6 +157,7 @@ class Engine:
         await self._close()
 
     async def _close(self) -> None:
+        await self.context.committer.stop()
         self.context.lanes.close()
         for connector in self._connectors:
             await connector.close()
@@ -170,6 +171,7 @@ class Engine:
             definition=definition_to_json(definition),
             suspended=definition.suspend,
         )
+        await self._schedules.introduce(definition)
         await self._ports.store.register(row)
         deps = None
         if application.lifespan is not None:
@@ -214,13 +216,16 @@ class Engine:
             turned = [await connector.drain() for connector in self._connectors]
             kept = await self._keeper.look()
             if not kept.moved and not any(turned) and self.idle:
-                return kept.next_at
+                waits = [kept.next_at, *(connector.next_at for connector in self._connectors)]
+                return min((at for at in waits if at is not None), default=None)
 
     async def _settled(self) -> None:
-        """Wait for the dispatcher, unless a loop has failed: that is raised here."""
+        """Wait for the dispatcher, unless a loop has failed, or the engine itself in handling an event: raised here."""
         waiting = asyncio.ensure_future(self._dispatcher.settled())
         done, _ = await asyncio.wait([waiting, *self._loops], return_when=asyncio.FIRST_COMPLETED)
         if waiting not in done:
             waiting.cancel()
         for task in done:
             task.result()
+        if self._dispatcher.failure is not None:
+            raise self._dispatcher.failure

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from stepwell._domain.decide import may_start
 from stepwell._domain.decision import Decision, Nothing, Postponed
+from stepwell._domain.definition import Timeout
 from stepwell._domain.outcomes import ByTimeout
 from stepwell._domain.record import Record, Timer
 from stepwell._domain.retry import backoff, failure_of
@@ -16,6 +18,8 @@ from stepwell._engine.attempts import Attempts
 from stepwell._engine.context import Context, Work
 from stepwell._engine.steps import StepLoop
 from stepwell.ports.store import ChoreKey, ChoreKind, Postponement
+
+_TRIES = 3
 
 
 class TimeoutLoop:
@@ -29,37 +33,41 @@ class TimeoutLoop:
 
     async def fire(self, work: Work) -> None:
         """The timer fell due."""
+        # Its own one: a move that is followed puts the next step's delivery into ``work``.
+        delivery = work.delivery
+        for _ in range(_TRIES):
+            if await self._fired(work):
+                break
+            # The run was saved or paused meanwhile; if it is still on this visit, the timer is still due.
+            await self._context.reload(work)
+        self._context.stream.finish([delivery])
+
+    async def _fired(self, work: Work) -> bool:
+        """Whether the event is done with; False: what was decided came too late."""
         found = await self._timer(work)
         if found is None:
-            self._context.stream.finish([work.delivery])
-            return
-        record, timer = found
-        status = self._context.hosted[record.workflow].definition.status(record.status)
-        timeout = status.timeout(timer.name) if status else None
-        if timeout is None:
-            await self._context.store.drop(_key(timer))
-            self._context.stream.finish([work.delivery])
-            return
+            return True
+        record, timer, timeout = found
         answer = await self._attempts.timeout(record, timeout, timer, work.lane)
         cause = ByTimeout(name=timer.name, visit=timer.visit, attempts=timer.attempts)
         verdict = self._steps.verdict(record, cause, answer)
         if isinstance(verdict, Decision):
-            await self._steps.follow(work, verdict)
-            return
+            return await self._steps.follow(work, verdict)
         if isinstance(verdict, Postponed):
             await self._put_off(timer, verdict.next_at, verdict.attempts, verdict.error)
         elif isinstance(verdict, Nothing):
             self._context.telemetry.skipped(record.workflow, record.status, verdict.why)
-        self._context.stream.finish([work.delivery])
+        return True
 
     async def arm(self, work: Work) -> None:
         """Ask user code for the point in time, and store it."""
         found = await self._timer(work)
         if found is not None:
-            record, timer = found
-            status = self._context.hosted[record.workflow].definition.status(record.status)
-            timeout = status.timeout(timer.name) if status else None
-            if timeout is not None and timeout.at is not None and timer.due_at is None:
+            record, timer, timeout = found
+            if timeout.at is None:
+                # An edit gave the timeout a fixed time; what stands here was never armed and cannot be.
+                await self._context.store.drop(_key(timer))
+            elif timer.due_at is None:
                 await self._armed(record, timer, timeout.at.ref, work)
         self._context.stream.finish([work.delivery])
 
@@ -77,23 +85,29 @@ class TimeoutLoop:
         )
         self._context.expect(due)
 
-    async def _timer(self, work: Work) -> tuple[Record, Timer] | None:
-        """The run and its timer; None when the timer is gone, or its time is not now."""
-        if work.loaded is None:
+    async def _timer(self, work: Work) -> tuple[Record, Timer, Timeout] | None:
+        """The run, its timer, and what the timer is for; None when the timer is gone, or its time is not now."""
+        timers = await self._context.store.timers(work.event.run_id)
+        loaded = await self._context.refresh(work)
+        if loaded is None:
             return None
-        record, now = work.loaded.record, self._context.store.now()
-        timers = await self._context.store.timers(record.run_id)
+        record, now = loaded.record, self._context.store.now()
         timer = next((t for t in timers if t.visit == work.event.version and t.name == work.event.name), None)
-        if timer is None:
-            self._context.telemetry.skipped(record.workflow, record.status, "no_timer")
+        reason = may_start(record, work.event, now) or ("no_timer" if timer is None else None)
+        if reason is None and timer is not None and timer.due_at is not None and timer.due_at > now:
+            reason = "early"
+        if reason is not None or timer is None:
+            self._context.telemetry.skipped(record.workflow, record.status, reason or "no_timer")
             return None
-        if work.loaded.suspended:
+        if loaded.suspended:
             await self._put_off(timer, now, timer.attempts, timer.last_error)
             return None
-        if timer.due_at is not None and timer.due_at > now:
-            self._context.telemetry.skipped(record.workflow, record.status, "early")
+        status = self._context.hosted[record.workflow].definition.status(record.status)
+        timeout = status.timeout(timer.name) if status else None
+        if timeout is None:
+            await self._context.store.drop(_key(timer))
             return None
-        return record, timer
+        return record, timer, timeout
 
     async def _put_off(self, timer: Timer, until: datetime, attempts: int, error: str) -> None:
         postponement = Postponement(

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, TypeVar
 
+from pydantic import BaseModel, RootModel
 from pydantic.errors import PydanticUserError
 
 from stepwell._domain.cron import Cron
@@ -58,6 +60,7 @@ def assemble(plan: Plan, pieces: Sequence[Piece], parts: Sequence[tuple[str, Any
     Raises ``DefinitionErrors``.
     """
     ledger = Ledger(plan=plan)
+    _check_types(ledger)
     making = _Assembly(plan=plan, ledger=ledger)
     for place, object_type, status_type in parts:
         making.check_part(place, object_type, status_type)
@@ -66,6 +69,21 @@ def assemble(plan: Plan, pieces: Sequence[Piece], parts: Sequence[tuple[str, Any
     if ledger.problems:
         raise DefinitionErrors(plan.name, list(dict.fromkeys(ledger.problems)))
     return Assembled(definition=definition, functions=ledger.functions)
+
+
+def _check_types(ledger: Ledger) -> None:
+    """Without a model and an enum nothing else can be looked at."""
+    # Seen as they may be at run time, which no annotation promises.
+    object_type: Any = ledger.plan.object_type
+    status_type: Any = ledger.plan.status_type
+    if not (isinstance(object_type, type) and issubclass(object_type, BaseModel)):
+        ledger.fault(ledger.top, f"object={named(object_type)}", "must be a pydantic model")
+    elif issubclass(object_type, RootModel):
+        ledger.fault(ledger.top, f"object={named(object_type)}", "must be a model with fields, not a RootModel")
+    if not (isinstance(status_type, type) and issubclass(status_type, StrEnum)):
+        ledger.fault(ledger.top, f"status={named(status_type)}", "must be a StrEnum")
+    if ledger.problems:
+        raise DefinitionErrors(ledger.plan.name, ledger.problems)
 
 
 @dataclass(frozen=True, kw_only=True)

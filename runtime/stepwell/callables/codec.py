@@ -181,11 +181,11 @@ def codec_of(type_: Any, *, label: str = "object") -> Codec[Any]:
 
 @lru_cache(maxsize=512)
 def _codec_of(type_: Any, label: str) -> Codec[Any]:
-    plain = type_ is Any or type_ in _JSON_TYPES
+    plain = any(type_ is one for one in _JSON_TYPES)
     return RawCodec(label=label, mapping=label == "object") if plain else ObjectCodec(type_, label=label)
 
 
-_JSON_TYPES: Final = frozenset({dict, list, str, int, float, bool, type(None)})
+_JSON_TYPES: Final = (Any, dict, list, str, int, float, bool, type(None))
 
 
 def _is_model(type_: Any) -> bool:

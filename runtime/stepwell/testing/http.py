@@ -26,6 +26,7 @@ class FakeHttp:
 
     def __init__(self) -> None:
         self._answers: dict[str, deque[HttpAnswer | Exception]] = {}
+        self._given: dict[str, HttpAnswer | Exception] = {}
         self.calls: list[SentCall] = []
 
     def respond(
@@ -46,12 +47,13 @@ class FakeHttp:
         self.calls.append(
             SentCall(method=call.method, url=call.url, headers=dict(call.headers), json=json.loads(call.body))
         )
-        answers = self._answers.get(call.url)
-        if not answers:
+        if answers := self._answers.get(call.url):
+            self._given[call.url] = answers.popleft()
+        answer = self._given.get(call.url)
+        if answer is None:
             raise AssertionError(
                 f"{call.method} {call.url} was called: say `world.http.respond({call.url!r}, ...)` first"
             )
-        answer = answers.popleft() if len(answers) > 1 else answers[0]
         if isinstance(answer, Exception):
             raise answer
         return answer

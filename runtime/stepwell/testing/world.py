@@ -114,9 +114,7 @@ class World(Generic[ModelT, EnumT, DepsT]):
         return [own, *(Application.of(other) for other in self._others)]
 
     def _source(self, workflow: str, connector: Connector) -> MessageSource:
-        return source_of(
-            self._store, namespace=self._settings.namespace, workflow=workflow, connector=connector
-        )
+        return source_of(self._store, namespace=self._settings.namespace, workflow=workflow, connector=connector)
 
     def _new_id(self, now: datetime) -> str:
         """Ids in the order in which they are asked for, so that lists are the same in every run of a test."""

@@ -1,4 +1,4 @@
-"""The file as the rest of the adapter uses it: reads on the calling thread, writes through the writer's.
+"""The file as the rest of the adapter uses it: reads at once, writes with all others of the same tick.
 
 A point read takes some 20 microseconds, less than handing it to a thread would.
 """

@@ -121,15 +121,14 @@ def _timers(conn: sqlite3.Connection, decisions: Sequence[Decision], now: int) -
     _each(conn, (_CLEAR,), decisions, lambda d: d.shift is TimerShift.CLEAR and d.before_version > 0)
     _each(conn, (_FREEZE,), decisions, lambda d: d.shift is TimerShift.FREEZE, now)
     _each(conn, (_THAW,), decisions, lambda d: d.shift is TimerShift.THAW, now, now)
-    _each(conn, (_WAKE,), decisions, _resumes_with_running_timers)
+    _each(conn, (_WAKE,), decisions, _resumes)
     fired: list[Row] = [(d.record.run_id, d.record.visit, d.fired) for d in decisions if d.fired is not None]
     bulk(conn, _FIRED, fired)
     bulk(conn, _ARM, [timer_row(timer) for decision in decisions for timer in decision.timers])
 
 
-def _resumes_with_running_timers(decision: Decision) -> bool:
-    resumes = decision.history is not None and decision.history.kind is EntryKind.RESUME
-    return resumes and decision.shift is TimerShift.KEEP
+def _resumes(decision: Decision) -> bool:
+    return decision.history is not None and decision.history.kind is EntryKind.RESUME
 
 
 def _starts(conn: sqlite3.Connection, decisions: Sequence[Decision], next_at: int) -> None:

@@ -48,6 +48,11 @@ def is_environment(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and _primary_code(error) in (_REFUSED | _UNAVAILABLE)
 
 
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether another connection holds the lock."""
+    return _primary_code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
 def translated(error: Exception, path: Path) -> Exception:
     """A fault of the database in the words of ``StoreError``; any other error as it is."""
     if not isinstance(error, sqlite3.Error):

@@ -181,8 +181,10 @@ class JsonLinesSource:
 def source_of(
     store: Topics, *, namespace: str, workflow: str, connector: Connector, files: Mapping[str, Path] | None = None
 ) -> MessageSource:
-    """The stream that a connector reads here: a file for JSON lines and for topics named in ``files``, else a topic
-    of the store, whose name is that of the broker's topic in production.
+    """The stream that a connector reads here: a file, or a topic of the store.
+
+    A file for JSON lines and for topics named in ``files``; a topic of the store has the name that the broker's topic
+    has in production.
     """
     position = Position(store, namespace=namespace, workflow=workflow, connector=connector.name)
     source = connector.source

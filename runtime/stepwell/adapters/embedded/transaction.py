@@ -29,7 +29,7 @@ class Transaction:
 
 
 class Outbox:
-    """Which rows of the outbox this process need not receive (again). Shared by the loops and the writer's thread."""
+    """Which rows of the outbox this process need not receive (again). Event loops of several threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -52,7 +52,11 @@ class Watch:
         with self._lock:
             self._commits += 1
             loops = list(self._waiters)
+        here = _running_loop()
         for loop in loops:
+            if loop is here:
+                self._wake_here(loop)
+                continue
             with suppress(RuntimeError):  # the loop was closed, and its waiters are gone with it
                 loop.call_soon_threadsafe(self._wake_here, loop)
 
@@ -85,3 +89,10 @@ class Watch:
             self._seen[loop] = version
             self._wake_here(loop)
         self._looks[loop] = loop.call_later(POLL_SECONDS, self._look, loop)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,1 @@
+"""The smallest workflow that does something: two steps in a row, and a second way to end."""

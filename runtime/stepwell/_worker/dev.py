@@ -1,0 +1,224 @@
+"""Workflows in one process over one file: opened, wired, run, and drained; the only engine of that file.
+
+Whatever way the process ends, starting it again with the same arguments goes on where it was and starts nothing twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stepwell._domain.definition import Connector, HttpHandler
+from stepwell._engine.settings import EngineSettings
+from stepwell._engine.supervisor import Engine, Ports, fresh_id
+from stepwell._engine.telemetry import Tally
+from stepwell._worker.feed import Feed
+from stepwell._worker.live import Watcher
+from stepwell._worker.opened import NAMESPACE
+from stepwell.adapters.embedded import EmbeddedStore, EmbeddedStream, EngineLock, SystemClock, source_of
+from stepwell.application import Application
+from stepwell.errors import StoreRefusedError
+from stepwell.ports.http import AddressRefusedError, HttpAnswer, HttpCall, HttpCaller
+from stepwell.ports.source import MessageSource
+
+if TYPE_CHECKING:
+    from stepwell._domain.definition import WorkflowDefinition
+    from stepwell.resources import RunResource
+
+_HIGH_WATER = 4096
+"""Events that wait before a file of triggers is read on."""
+_LOOK_SECONDS = 0.2
+"""Between two looks whether anything is left to do."""
+_LOOPBACK = ("127.0.0.0/8", "::1/128", "localhost")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevPlan:
+    """What to run. ``topics`` maps names of topics to files of JSON lines."""
+
+    store: Path
+    applications: tuple[Application, ...]
+    runs: tuple[RunResource, ...] = ()
+    triggers: tuple[Path, ...] = ()
+    topics: Mapping[str, Path] = field(default_factory=dict)
+
+
+class NoHttp:
+    """Stands where no handler calls anybody: the client's library costs a quarter of a second to load."""
+
+    async def send(self, call: HttpCall) -> HttpAnswer:
+        """Refuse, since no definition that was loaded names a url."""
+        raise AddressRefusedError(f"{call.url} is named by no workflow of this process")
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A running engine and what surrounds it."""
+
+    plan: DevPlan
+    store: EmbeddedStore
+    stream: EmbeddedStream
+    engine: Engine
+    watcher: Watcher
+    feeds: tuple[Feed, ...]
+    drain: Callable[[], Awaitable[None]]
+    """Start nothing more and let running handlers finish; the store stays open. Twice is harmless."""
+    refused: int = 0
+    """Run documents that started no run."""
+
+    async def feed(self) -> None:
+        """Start what the files of triggers hold, one file after the other."""
+        for feed in self.feeds:
+            await feed.run()
+
+    async def idle(self) -> None:
+        """Return when nothing is left to do but to wait for callers, timers and schedules."""
+        while not await self._nothing_left():  # noqa: ASYNC110  (many parties decide, and none tells)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _nothing_left(self) -> bool:
+        if not all(feed.result.done for feed in self.feeds) or not self.engine.idle:
+            return False
+        coming = await self.store.coming(NAMESPACE)
+        # The second look at the engine: what was read above may have been put off and released in between.
+        return coming.nothing and await self._connectors_idle() and self.engine.idle
+
+    async def _connectors_idle(self) -> bool:
+        """A message counts as read once its effect is stored, so a second reader of the stored position tells."""
+        for definition in self._definitions():
+            for connector in definition.connectors:
+                source = _source(self.store, self.plan, definition.name, connector)
+                try:
+                    if await source.read(1):
+                        return False
+                finally:
+                    await source.close()
+        return True
+
+    def _definitions(self) -> list[WorkflowDefinition]:
+        return [application.definition for application in self.plan.applications]
+
+    async def paused_by_errors(self) -> int:
+        """How many runs wait for a person to look at their errors."""
+        return await self.store.paused_by_errors(NAMESPACE)
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything that was to be started was."""
+        return not self.refused and all(feed.result.clean for feed in self.feeds)
+
+
+@asynccontextmanager
+async def dev_session(plan: DevPlan, *, tell: Callable[[str], None]) -> AsyncIterator[Session]:
+    """Take the file and start the engine; leaving drains it. ``tell`` is given a line for each trigger that fails.
+
+    Raises ``StoreRefusedError`` if another engine has the file, or if it runs by a test's virtual time.
+    """
+    async with AsyncExitStack() as stack:
+        stack.enter_context(EngineLock.acquire(plan.store))
+        clock = SystemClock()
+        store = EmbeddedStore.open(plan.store, clock=clock)
+        stack.push_async_callback(store.close)
+        if store.virtual_now() is not None:
+            raise StoreRefusedError(f"{plan.store} runs by the virtual time of a test: choose another file")
+        http = _http(plan)
+        stack.push_async_callback(http.close)
+        refused = await _start_runs(plan, store, tell)
+        tally, stream = Tally(), store.stream()
+        ports = Ports(
+            store=store,
+            stream=stream,
+            clock=clock,
+            telemetry=tally,
+            http=http,
+            source_of=lambda workflow, connector: _source(store, plan, workflow, connector),
+        )
+        watcher = _watcher(plan, store, tally, clock)
+        await watcher.start()
+        stack.callback(watcher.close)
+        running = await stack.enter_async_context(AsyncExitStack())
+        engine = await running.enter_async_context(
+            Engine(plan.applications, ports, settings=EngineSettings(namespace=NAMESPACE))
+        )
+        yield Session(
+            plan=plan,
+            store=store,
+            stream=stream,
+            engine=engine,
+            watcher=watcher,
+            feeds=tuple(_feed(path, plan, store, stream, tell) for path in plan.triggers),
+            drain=running.aclose,
+            refused=refused,
+        )
+
+
+async def _start_runs(plan: DevPlan, store: EmbeddedStore, tell: Callable[[str], None]) -> int:
+    if not plan.runs:
+        return 0
+    from stepwell._worker.manifest_runs import start_run  # noqa: PLC0415  (models of the kinds: 150 ms)
+
+    applications = _by_name(plan)
+    refused = 0
+    for resource in plan.runs:
+        told = await start_run(resource, store=store, applications=applications, namespace=NAMESPACE, new_id=fresh_id)
+        if told is not None:
+            refused += 1
+            tell(f"Run {resource.metadata.name or resource.metadata.generate_name}: {told}")
+    return refused
+
+
+def _by_name(plan: DevPlan) -> dict[str, Application]:
+    return {application.definition.name: application for application in plan.applications}
+
+
+def _feed(path: Path, plan: DevPlan, store: EmbeddedStore, stream: EmbeddedStream, tell: Callable[[str], None]) -> Feed:
+    async def room() -> None:
+        while stream.pending() > _HIGH_WATER:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(store.changed(), _LOOK_SECONDS)
+
+    return Feed(
+        path=path,
+        store=store,
+        applications=_by_name(plan),
+        namespace=NAMESPACE,
+        new_id=fresh_id,
+        tell=tell,
+        room=room,
+    )
+
+
+def _source(store: EmbeddedStore, plan: DevPlan, workflow: str, connector: Connector) -> MessageSource:
+    return source_of(store, namespace=NAMESPACE, workflow=workflow, connector=connector, files=plan.topics)
+
+
+def _watcher(plan: DevPlan, store: EmbeddedStore, tally: Tally, clock: SystemClock) -> Watcher:
+    with_connectors = frozenset(a.definition.name for a in plan.applications if a.definition.connectors)
+    return Watcher(store, tally, clock, namespace=NAMESPACE, connectors=with_connectors)
+
+
+def _http(plan: DevPlan) -> HttpCaller:
+    if not any(_calls_out(application.definition) for application in plan.applications):
+        return NoHttp()
+    from stepwell.adapters.http import AddressPolicy, AiohttpCaller  # noqa: PLC0415  (see ``NoHttp``)
+
+    # Services under development run on this machine.
+    return AiohttpCaller(policy=AddressPolicy(allow=_LOOPBACK))
+
+
+def _calls_out(definition: WorkflowDefinition) -> bool:
+    elements = [
+        element.handler
+        for status in definition.statuses
+        for element in (status.step, *status.callbacks, *status.timeouts)
+        if element is not None
+    ]
+    hooks = definition.hooks
+    return any(isinstance(h, HttpHandler) for h in (*elements, hooks.on_pause, hooks.on_cancel, hooks.on_complete))

@@ -1,0 +1,367 @@
+"""``stepwell runs``: start, look at and steer runs of a store, beside the process that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from stepwell.cli.dev import DEFAULT_STORE
+from stepwell.cli.errors import ExitCode, UsageError, report
+from stepwell.cli.options import (
+    ByIDOption,
+    OutputOption,
+    ReasonOption,
+    RefArgument,
+    RefsArgument,
+    StoreOption,
+    WorkflowOption,
+    duration_value,
+    json_value,
+    run,
+    store_at,
+    time_value,
+)
+from stepwell.cli.render import Output, clean, print_json
+from stepwell.errors import StepwellError
+
+if TYPE_CHECKING:
+    from stepwell._domain.record import Record
+    from stepwell._worker.opened import Opened
+
+app = typer.Typer(help="Start, look at and steer runs of a store.", no_args_is_help=True)
+
+_MOST = 10_000
+
+
+@app.command()
+def trigger(
+    foreign_id: Annotated[str, typer.Argument(help="Your own key, such as an order number.")],
+    workflow: WorkflowOption = None,
+    whole: Annotated[str, typer.Option("--object", help="The run's object: JSON, @FILE, or - for stdin.")] = "{}",
+    start: Annotated[str | None, typer.Option("--start", help="Status to start in. Default: the workflow's.")] = None,
+    request_id: Annotated[
+        str | None, typer.Option("--request-id", help="Makes a repeat harmless: it answers with the first outcome.")
+    ] = None,
+    wait_for: Annotated[
+        list[str] | None, typer.Option("--wait-for", help="Wait for this status or state. May be repeated.")
+    ] = None,
+    timeout: Annotated[str, typer.Option("--timeout", help="For --wait-for.")] = "60s",
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Start a run."""
+    value = json_value("--object", whole)
+
+    async def work() -> None:
+        from stepwell.cli.references import goal, the_workflow  # noqa: PLC0415  (the store's modules)
+
+        async with store_at(store) as opened:
+            row = await the_workflow(opened, workflow)
+            goals = [goal(row, text) for text in wait_for or ()]
+            limit = duration_value("--timeout", timeout)
+            runs = opened.client.untyped(row.name)
+            begun = await runs.trigger(foreign_id, value, start=start, request_id=request_id)
+            if goals:
+                await runs.wait_for(begun.id, *goals, timeout=limit)
+            await _print(opened, begun.id, "started", output)
+
+    run(work())
+
+
+@app.command("list")
+def list_(
+    workflow: WorkflowOption = None,
+    status: Annotated[list[str] | None, typer.Option("--status", help="Only in this status. May be repeated.")] = None,
+    state: Annotated[list[str] | None, typer.Option("--state", help="Only in this state. May be repeated.")] = None,
+    foreign_id: Annotated[str | None, typer.Option("--foreign-id", help="Only of this foreign id.")] = None,
+    created_after: Annotated[
+        str | None, typer.Option("--created-after", help="A time (ISO 8601), or how long ago: 2h, 3d.")
+    ] = None,
+    created_before: Annotated[str | None, typer.Option("--created-before", help="As --created-after.")] = None,
+    order: Annotated[Literal["newest", "oldest"], typer.Option("--order", help="Which come first.")] = "newest",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=_MOST, help="How many at most.")] = 50,
+    after: Annotated[str | None, typer.Option("--after", help="The last run id of the page before.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List runs, by their start."""
+
+    async def work() -> None:
+        from stepwell._domain.ids import ForeignID, RunID  # noqa: PLC0415  (as above)
+        from stepwell._worker.opened import NAMESPACE  # noqa: PLC0415  (as above)
+        from stepwell.cli.references import states, workflow_rows  # noqa: PLC0415  (as above)
+        from stepwell.cli.views import print_runs, run_json  # noqa: PLC0415  (as above)
+        from stepwell.ports.store import Order, RunQuery  # noqa: PLC0415  (as above)
+
+        async with store_at(store) as opened:
+            now = opened.store.now()
+            if workflow is not None:
+                await workflow_rows(opened, workflow)
+            query = RunQuery(
+                namespace=NAMESPACE,
+                workflow=workflow,
+                foreign_id=None if foreign_id is None else ForeignID(foreign_id),
+                statuses=tuple(status or ()),
+                states=states(state or []),
+                created_after=None if created_after is None else time_value("--created-after", created_after, now),
+                created_before=None if created_before is None else time_value("--created-before", created_before, now),
+                order=Order(order),
+                after=None if after is None else RunID(after),
+                limit=limit + 1,
+            )
+            found = await opened.store.list(query)
+            page, more = found[:limit], len(found) > limit
+            if output is Output.JSON:
+                next_ = page[-1].run_id if more else None
+                print_json({"runs": [run_json(record, with_object=False) for record in page], "after": next_})
+                return
+            print_runs(page, now)
+            if more:
+                typer.echo(f"there are more: --after {page[-1].run_id}", err=True)
+
+    run(work())
+
+
+@app.command()
+def show(
+    ref: RefArgument,
+    workflow: WorkflowOption = None,
+    by_id: ByIDOption = False,
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show a run with its object, timers, callbacks and hooks, and what it waits for."""
+
+    async def work() -> None:
+        from stepwell._domain.serialized import definition_of_json  # noqa: PLC0415  (as above)
+        from stepwell.cli.references import find, the_workflow  # noqa: PLC0415  (as above)
+        from stepwell.cli.views import Details  # noqa: PLC0415  (as above)
+
+        async with store_at(store) as opened:
+            record = await find(opened, ref, workflow=workflow, by_id=by_id)
+            row = await the_workflow(opened, record.workflow)
+            details = Details(
+                record=record,
+                suspended=row.suspended,
+                definition=definition_of_json(row.definition),
+                timers=await opened.store.timers(record.run_id),
+                callbacks=await opened.store.waiting(record.run_id),
+                hooks=await opened.store.hooks(record.run_id),
+                now=opened.store.now(),
+            )
+            if output is Output.JSON:
+                print_json(details.as_json())
+            else:
+                details.print()
+
+    run(work())
+
+
+@app.command()
+def history(
+    ref: RefArgument,
+    workflow: WorkflowOption = None,
+    by_id: ByIDOption = False,
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show every change of a run: who, from where to where, why, and how long it stood there."""
+
+    async def work() -> None:
+        from stepwell.cli.references import find  # noqa: PLC0415  (as above)
+        from stepwell.cli.views import history_json, print_history  # noqa: PLC0415  (as above)
+
+        async with store_at(store) as opened:
+            record = await find(opened, ref, workflow=workflow, by_id=by_id)
+            entries = await opened.store.history(record.run_id)
+            if output is Output.JSON:
+                entries_json = history_json(entries, opened.store.now())
+                print_json({"runID": record.run_id, "foreignID": record.foreign_id, "history": entries_json})
+            else:
+                print_history(entries, opened.store.now())
+
+    run(work())
+
+
+@app.command()
+def callback(
+    ref: RefArgument,
+    name: Annotated[str, typer.Option("--name", help="Name of the callback.")],
+    payload: Annotated[str, typer.Option("--payload", help="JSON, @FILE, or - for stdin.")] = "null",
+    request_id: Annotated[
+        str | None, typer.Option("--request-id", help="Makes a repeat harmless: it answers with the first receipt.")
+    ] = None,
+    wait: Annotated[str | None, typer.Option("--wait", help="Wait this long for the outcome.")] = None,
+    workflow: WorkflowOption = None,
+    by_id: ByIDOption = False,
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Call a run back: stored at once, and applied when the run waits for it."""
+    value = json_value("--payload", payload)
+
+    async def work() -> None:
+        from stepwell.callables import CallbackReceipt  # noqa: PLC0415  (as above)
+        from stepwell.cli.references import find  # noqa: PLC0415  (as above)
+
+        async with store_at(store) as opened:
+            limit = None if wait is None else duration_value("--wait", wait)
+            record = await find(opened, ref, workflow=workflow, by_id=by_id)
+            runs = opened.client.untyped(record.workflow)
+            answer = await runs.callback_by_name(name, record.run_id, value, request_id=request_id, wait=limit)
+            if not isinstance(answer, CallbackReceipt):
+                await _print(opened, record.run_id, "called back", output)
+            elif output is Output.JSON:
+                print_json({"id": answer.id, "runID": answer.run_id, "repeated": answer.repeated})
+            else:
+                typer.echo(f"accepted {answer.id} for {clean(f'{record.workflow}/{record.foreign_id}')}")
+
+    run(work())
+
+
+@app.command()
+def wait(
+    ref: RefArgument,
+    until: Annotated[
+        list[str],
+        typer.Option("--for", help="A status, a state, status=NAME or state=NAME. May be repeated: any of them."),
+    ],
+    timeout: Annotated[str, typer.Option("--timeout", help="How long at most.")] = "60s",
+    workflow: WorkflowOption = None,
+    by_id: ByIDOption = False,
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Wait until a run is in a status or a state, or has passed through it since now."""
+
+    async def work() -> None:
+        from stepwell.cli.references import find, goal, the_workflow  # noqa: PLC0415  (as above)
+
+        async with store_at(store) as opened:
+            limit = duration_value("--timeout", timeout)
+            record = await find(opened, ref, workflow=workflow, by_id=by_id)
+            goals = [goal(await the_workflow(opened, record.workflow), text) for text in until]
+            await opened.client.untyped(record.workflow).wait_for(record.run_id, *goals, timeout=limit)
+            await _print(opened, record.run_id, "is there:", output)
+
+    run(work())
+
+
+async def _print(opened: Opened, run_id: Any, done: str, output: Output) -> None:
+    from stepwell.cli.views import run_json  # noqa: PLC0415  (as above)
+
+    record = (await opened.store.load([run_id]))[run_id].record
+    if output is Output.JSON:
+        print_json(run_json(record))
+    else:
+        typer.echo(_told(record, done))
+
+
+def _told(record: Record, done: str) -> str:
+    return clean(f"{done} {record.workflow}/{record.foreign_id} ({record.run_id}): {record.state}, {record.status}")
+
+
+Steer = Callable[[Any, Any], Awaitable[Any]]
+
+
+def _steer(
+    refs: list[str], done: str, steer: Steer, *, workflow: str | None, by_id: bool, store: Any, output: Output
+) -> None:
+    """Do the same to several runs; one that refuses does not stop the others, but decides the exit code."""
+
+    async def work() -> ExitCode:
+        from stepwell.cli.references import find  # noqa: PLC0415  (as above)
+        from stepwell.cli.views import run_json  # noqa: PLC0415  (as above)
+
+        code, changed = ExitCode.OK, []
+        async with store_at(store) as opened:
+            for ref in refs:
+                try:
+                    record = await find(opened, ref, workflow=workflow, by_id=by_id)
+                    await steer(opened.client.untyped(record.workflow), record.run_id)
+                except (StepwellError, UsageError) as error:
+                    code = code or report(error)
+                    continue
+                after = (await opened.store.load([record.run_id]))[record.run_id].record
+                changed.append(after)
+                if output is Output.TABLE:
+                    typer.echo(_told(after, done))
+        if output is Output.JSON:
+            print_json({"runs": [run_json(record) for record in changed]})
+        return code
+
+    code = run(work())
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
+def pause(
+    refs: RefsArgument,
+    reason: ReasonOption = "",
+    workflow: WorkflowOption = None,
+    by_id: ByIDOption = False,
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Let runs stand still until they are resumed; no handler starts later than a second after this."""
+    steer: Steer = lambda runs, ref: runs.pause(ref, reason=reason)  # noqa: E731  (one expression, one use)
+    _steer(refs, "paused", steer, workflow=workflow, by_id=by_id, store=store, output=output)
+
+
+@app.command()
+def resume(
+    refs: RefsArgument,
+    reason: ReasonOption = "",
+    workflow: WorkflowOption = None,
+    by_id: ByIDOption = False,
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Let paused runs go on."""
+    steer: Steer = lambda runs, ref: runs.resume(ref, reason=reason)  # noqa: E731  (as above)
+    _steer(refs, "resumed", steer, workflow=workflow, by_id=by_id, store=store, output=output)
+
+
+@app.command()
+def cancel(
+    refs: RefsArgument,
+    reason: ReasonOption = "",
+    workflow: WorkflowOption = None,
+    by_id: ByIDOption = False,
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """End runs where they are."""
+    steer: Steer = lambda runs, ref: runs.cancel(ref, reason=reason)  # noqa: E731  (as above)
+    _steer(refs, "cancelled", steer, workflow=workflow, by_id=by_id, store=store, output=output)
+
+
+@app.command()
+def retry(
+    refs: RefsArgument,
+    reason: ReasonOption = "",
+    workflow: WorkflowOption = None,
+    by_id: ByIDOption = False,
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Try runs again now that errors stopped, or that wait for their next attempt."""
+    steer: Steer = lambda runs, ref: runs.retry(ref, reason=reason)  # noqa: E731  (as above)
+    _steer(refs, "retried", steer, workflow=workflow, by_id=by_id, store=store, output=output)
+
+
+@app.command("delete-data")
+def delete_data(
+    refs: RefsArgument,
+    reason: ReasonOption = "",
+    workflow: WorkflowOption = None,
+    by_id: ByIDOption = False,
+    store: StoreOption = DEFAULT_STORE,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Have the objects of finished runs rewritten or erased. This cannot be undone."""
+    steer: Steer = lambda runs, ref: runs.delete_data(ref, reason=reason)  # noqa: E731  (as above)
+    _steer(refs, "erasing", steer, workflow=workflow, by_id=by_id, store=store, output=output)

@@ -1,0 +1,127 @@
+"""A step may wait until a run is old enough; how long runs wait for a step is measured and told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+import pytest
+from stepwell import Options, Run, RunState, Workflow
+from stepwell.testing import World
+from tests.engine.kit import DAY, HOUR, MINUTE, SECOND, Thing
+
+
+class S(StrEnum):
+    NEW = "New"
+    COOLING = "Cooling"
+    DONE = "Done"
+
+
+def cooling(calls: list[datetime], *, fails: int = 0) -> Workflow[Thing, S, None]:
+    wf: Workflow[Thing, S, None] = Workflow("shop", object=Thing, status=S, start=S.NEW)
+
+    @wf.step(S.NEW)
+    async def new(run: Run[Thing]) -> Literal[S.COOLING]:
+        return S.COOLING
+
+    @wf.step(S.COOLING, options=Options(delay=HOUR, backoff_initial=SECOND, backoff_max=SECOND))
+    async def cool(run: Run[Thing]) -> Literal[S.DONE]:
+        calls.append(run.now)
+        if len(calls) <= fails:
+            raise ConnectionError
+        return S.DONE
+
+    return wf
+
+
+async def test_a_delayed_step_is_handled_once_the_run_is_old_enough_and_not_earlier() -> None:
+    calls: list[datetime] = []
+    async with World(cooling(calls)) as world:
+        began = world.now
+        run = await world.runs.trigger("1", Thing())
+        await world.advance(HOUR - SECOND)
+        assert (await world.runs.get(run.id)).not_before == began + HOUR
+        assert not calls
+        await world.advance(SECOND)
+        assert calls == [began + HOUR]
+
+
+async def test_a_delay_survives_a_crash_and_is_not_begun_anew() -> None:
+    calls: list[datetime] = []
+    async with World(cooling(calls)) as world:
+        began = world.now
+        await world.runs.trigger("1", Thing())
+        await world.advance(HOUR / 2)
+        await world.crash()
+        await world.advance(HOUR)
+        assert calls == [began + HOUR]
+
+
+async def test_a_pause_does_not_shorten_or_repeat_the_delay() -> None:
+    calls: list[datetime] = []
+    async with World(cooling(calls)) as world:
+        began = world.now
+        early, late = await world.runs.trigger("1", Thing()), await world.runs.trigger("2", Thing())
+        await world.settle()
+        await world.runs.pause(early.id)
+        await world.runs.pause(late.id)
+        await world.runs.resume(early.id)
+        await world.advance(HOUR - SECOND)
+        assert not calls
+        await world.advance(SECOND)
+        assert calls == [began + HOUR]
+        await world.advance(HOUR)
+        await world.runs.resume(late.id)
+        await world.settle()
+        assert calls == [began + HOUR, began + 2 * HOUR]
+
+
+async def test_a_retry_is_not_delayed_again() -> None:
+    calls: list[datetime] = []
+    async with World(cooling(calls, fails=1)) as world:
+        began = world.now
+        await world.runs.trigger("1", Thing())
+        await world.advance(HOUR + MINUTE)
+        assert calls[1] - began < HOUR + SECOND
+
+
+async def test_lag_is_the_age_of_the_oldest_run_that_could_be_handled(caplog: pytest.LogCaptureFixture) -> None:
+    wf: Workflow[Thing, S, None] = Workflow("shop", object=Thing, status=S, start=S.NEW)
+    entered, gate = asyncio.Event(), asyncio.Event()
+
+    @wf.step(S.NEW, options=Options(lag_alert_after=10 * MINUTE, concurrency=1))
+    async def new(run: Run[Thing]) -> Literal[S.COOLING]:
+        entered.set()
+        await gate.wait()
+        return S.COOLING
+
+    @wf.step(S.COOLING, options=Options(delay=7 * DAY))
+    async def cool(run: Run[Thing]) -> Literal[S.DONE]:
+        return S.DONE
+
+    async with World(wf) as world:
+        await world.runs.trigger("waits for its time", Thing(), start=S.COOLING)
+        await world.runs.trigger("in hand", Thing())
+        await world.runs.trigger("in line", Thing())
+        settled = asyncio.create_task(world.settle())
+        await entered.wait()
+        caplog.set_level(logging.WARNING)
+        world.clock.advance_to(world.now + 11 * MINUTE)
+        await world._engine._keeper.look()
+        assert world.telemetry.lag == {("shop", "New"): 660.0, ("shop", "Cooling"): 0.0}
+        [alert] = [r for r in caplog.records if getattr(r, "action", "") == "lag_alert"]
+        assert (getattr(alert, "status", ""), getattr(alert, "lag", 0)) == ("New", 660.0)
+        gate.set()
+        await settled
+
+
+async def test_no_alert_below_the_limit(caplog: pytest.LogCaptureFixture) -> None:
+    calls: list[datetime] = []
+    async with World(cooling(calls)) as world:
+        await world.runs.trigger("1", Thing())
+        await world.advance(DAY)
+        assert (await world.runs.get("1")).state is RunState.COMPLETED
+    assert not [r for r in caplog.records if getattr(r, "action", "") == "lag_alert"]
