@@ -29,8 +29,8 @@ from examples.orders.reviewers import Reviewers, Token
 from examples.orders.services import ShakyBank, Warehouse
 from examples.orders.summary import Books, books
 from examples.orders.workflow import Deps, Order, S
-from stepwell import Application, Client, Options, Rule, Runs, RunState, StepwellError, Workflow
-from stepwell._worker.dev import DevPlan, dev_session
+from stepwell import Client, Options, Rule, Runs, RunState, StepwellError, Workflow
+from stepwell.embedded import serve
 
 LANES = 8
 """Tills that take orders at once."""
@@ -121,15 +121,17 @@ async def take_orders(runs: Runs[Order, S], wanted: Sequence[Plan]) -> None:
             tills.create_task(till())
 
 
-async def until_done(runs: Runs[Order, S], orders: int, display: Display) -> None:
+async def until_done(client: Client, orders: int, display: Display) -> None:
     """Return when every order has come to an end, or stands still."""
     while True:
         where: Counter[str] = Counter()
         unfinished = 0
-        async for run in runs.list():
-            paused = run.state is RunState.PAUSED
-            where["Cancelled" if run.state is RunState.CANCELLED else "Paused" if paused else run.status_name] += 1
-            unfinished += run.state in UNFINISHED
+        for count in await client.counts():
+            paused = count.state is RunState.PAUSED
+            where["Cancelled" if count.state is RunState.CANCELLED else "Paused" if paused else count.status] += (
+                count.runs
+            )
+            unfinished += count.runs if count.state in UNFINISHED else 0
         display.show(where)
         if where.total() == orders and not unfinished:
             return
@@ -141,19 +143,16 @@ async def trade(wanted: Sequence[Plan], store: Path, console: Console) -> Books:
     bank, warehouse = ShakyBank(wanted), Warehouse(wanted)
     async with warehouse.serving() as url:
         wf, reviewed = hurried(url, bank)
-        plan = DevPlan(store=store, applications=(Application.of(wf),))
-        async with dev_session(plan, tell=console.print) as session, Client.connect(f"sqlite:///{store}") as client:
+        async with serve(wf, store=store) as client:
             runs = client.runs(wf)
             reviewers = Reviewers(runs, reviewed, wanted)
             with Display(console, len(wanted)) as display:
                 async with asyncio.timeout(LONGEST), asyncio.TaskGroup() as work:
                     reviewing = work.create_task(reviewers.work())
-                    watching = work.create_task(session.engine.failed())
                     work.create_task(take_orders(runs, wanted))
-                    await until_done(runs, len(wanted), display)
+                    await until_done(client, len(wanted), display)
                     await reviewers.finish()
                     reviewing.cancel()
-                    watching.cancel()
             return await books(runs, wanted, bank, warehouse, reviewers)
 
 

@@ -57,6 +57,7 @@ from stepwell.errors import (
     UnknownWorkflowError,
     WaitTimeoutError,
 )
+from stepwell.ports.store import DeadLetter, StatusCount
 
 __all__ = [
     "AlreadyRunningError",
@@ -69,6 +70,7 @@ __all__ = [
     "Client",
     "ConcurrencyPolicy",
     "DataDeletedError",
+    "DeadLetter",
     "DefinitionError",
     "DefinitionErrors",
     "Directive",
@@ -101,6 +103,7 @@ __all__ = [
     "RunRef",
     "RunState",
     "Runs",
+    "StatusCount",
     "Steps",
     "StepwellError",
     "StoreError",

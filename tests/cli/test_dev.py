@@ -355,6 +355,8 @@ def on_a_terminal(here: Path, *args: str, seen: str) -> Ended:
                 process.send_signal(signal.SIGTERM)
                 asked = True
         os.close(primary)
+        if not asked:
+            process.kill()
         assert process.stderr is not None
         told = process.stderr.read()
     return Ended(code=process.returncode, out=drawn, err=told)
@@ -368,7 +370,7 @@ def test_a_terminal_shows_a_live_table_and_what_is_stuck(here: Path) -> None:
             {"foreignID": "asks", "object": {"grams": 1, "ask": True}},
         ],
     )
-    ended = on_a_terminal(here, "dev", "-f", "parcel_flow:wf", "--trigger", "t.jsonl", seen="PermanentError: Perm")
+    ended = on_a_terminal(here, "dev", "-f", "parcel_flow:wf", "--trigger", "t.jsonl", seen="PermanentError: the parcel")
     assert ended.code == 0, ended.err
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", ended.out)
     assert "stepwell dev  parcels  stepwell.db" in text

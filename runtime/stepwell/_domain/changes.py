@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from stepwell._domain.decision import Decision, TimerShift
 from stepwell._domain.definition import Status, TimersOnPause, WorkflowDefinition
 from stepwell._domain.record import (
+    NEVER,
     EntryKind,
     Event,
     EventKind,
@@ -180,8 +181,13 @@ def cancelled(definition: WorkflowDefinition, record: Record, now: datetime) -> 
 
 
 def paused(definition: WorkflowDefinition, record: Record, code: PauseCode, now: datetime) -> Decision:
-    """The run stands still; one that errors paused is due again after ``retryPausedAfter``."""
+    """The run stands still; one that errors paused is due again after ``retryPausedAfter``.
+
+    A wait that somebody wanted (a delay, ``save_and_repeat(after=...)``) outlasts the pause; that of a retry does not.
+    """
     again = now + definition.retry_paused_after if code.retried and definition.retry_paused_after else None
+    if not code.retried:
+        again = wanted_wait(record)
     after = replace(
         record,
         state=RunState.PAUSED,
@@ -201,12 +207,16 @@ def paused(definition: WorkflowDefinition, record: Record, code: PauseCode, now:
     )
 
 
+def wanted_wait(record: Record) -> datetime | None:
+    """Until when the step waits because somebody wanted it to, and not because it failed or was skipped."""
+    return record.not_before if not record.attempts and record.not_before != NEVER else None
+
+
 def resumed(definition: WorkflowDefinition, record: Record, now: datetime) -> Decision:
     """The run goes on where it stood: same visit, same work, so the same idempotency key."""
     status = definition.status(record.status)
     step = status.step if status else None
-    # A delay that had not passed when the run was paused still holds; the wait of a retry does not.
-    waits = record.entered_at + step.options.delay if step and step.options.delay and not record.attempts else None
+    waits = wanted_wait(record) if record.pause_code is PauseCode.REQUESTED else None
     later = waits if waits is not None and waits > now else None
     after = replace(
         record,

@@ -16,6 +16,7 @@ from stepwell._domain.changes import (
     parked,
     paused,
     standing_still,
+    wanted_wait,
 )
 from stepwell._domain.decision import Decision, Nothing, Postponed, Verdict
 from stepwell._domain.definition import Callback, Options, Step, Timeout, WorkflowDefinition
@@ -187,7 +188,9 @@ def may_start(record: Record, event: Event, now: datetime) -> str | None:
         case EventKind.CALLBACK:
             return None if record.state.live else "not_live"
         case EventKind.DELETE:
-            return None if record.state is RunState.REQUESTED_DATA_DELETED else "stale"
+            if record.state is not RunState.REQUESTED_DATA_DELETED:
+                return "stale"
+            return "parked" if record.not_before is not None and record.not_before > now else None
         case EventKind.HOOK | EventKind.TICK | EventKind.START:
             return None
         case _:
@@ -260,7 +263,10 @@ def _directed(
 
 def _saved(definition: WorkflowDefinition, record: Record, cause: Cause, answer: Saves, now: datetime) -> Decision:
     version = record.version + 1
-    waits = later(now, answer.after) if answer.after and isinstance(cause, ByStep) else None
+    # A callback or timeout that saves does not cut short what the step waits for.
+    waits = wanted_wait(record)
+    if isinstance(cause, ByStep):
+        waits = later(now, answer.after) if answer.after else None
     after = replace(
         record,
         state=RunState.RUNNING if record.state is RunState.INITIATED else record.state,

@@ -65,7 +65,10 @@ class ChoreLoop:
         event, key = work.event, event_key(work.event)
         wanted = dict(await self._context.store.requested_starts(event.run_id, event.version))
         request = wanted.get(int(event.name))
-        if request is not None:
+        if request is not None and not request.object:
+            # The run that asked was erased meanwhile, and with it what the new one would have started with.
+            await self._context.store.drop(key)
+        elif request is not None:
             try:
                 definition = await self._definition(request.workflow)
                 await self._context.store.start([(request, begin(definition, request, self._context.store.now()))])

@@ -12,7 +12,7 @@ from typing import Self
 
 
 class Deadline:
-    """One attempt; an async context manager's sync twin, entered and left in the task that it bounds."""
+    """One attempt: a context manager, entered and left in the task that it bounds."""
 
     __slots__ = ("_due", "_group", "_task", "expired")
 
@@ -28,7 +28,9 @@ class Deadline:
         self._due = self._group.add(self)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._group.remove(self)
         if self.expired and self._task is not None and self._task.uncancel() <= 0 and kind is asyncio.CancelledError:
             raise TimeoutError from error

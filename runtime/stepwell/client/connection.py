@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from stepwell.callables import RawCodec
 from stepwell.client.runs import Access, JsonObject, Runs, Typing
 from stepwell.errors import UnknownWorkflowError
 from stepwell.ports.clock import Clock
-from stepwell.ports.store import RecordStore
+from stepwell.ports.store import DeadLetter, RecordStore, StatusCount
 
 _ENTROPY = 10
 
@@ -93,6 +93,14 @@ class Client:
     async def resume(self, workflow: str) -> None:
         """End a suspension. Raises ``UnknownWorkflowError``."""
         await self._set(workflow, suspended=False)
+
+    async def counts(self) -> Sequence[StatusCount]:
+        """All runs of the namespace, counted by workflow, status and state."""
+        return await self._store.counts(self._access.namespace)
+
+    async def dead_letters(self, workflow: str) -> Sequence[DeadLetter]:
+        """Foreign messages that its connectors could not turn: where each is and why, oldest first."""
+        return await self._store.dead_letters(self._access.namespace, workflow)
 
     async def _set(self, workflow: str, *, suspended: bool) -> None:
         row = await self._store.suspend(self._access.namespace, workflow, suspended=suspended)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +24,7 @@ from stepwell._domain.record import EntryKind, EventKind, Record
 from stepwell._engine.settings import EngineSettings
 from stepwell._engine.supervisor import Engine, Ports
 from stepwell._engine.telemetry import Tally
-from stepwell.adapters.embedded import EmbeddedStore, VirtualClock, source_of
+from stepwell.adapters.embedded import EmbeddedStore, EngineLock, VirtualClock, source_of
 from stepwell.application import Application
 from stepwell.builder import Workflow
 from stepwell.builder.tokens import DepsT, EnumT, ModelT
@@ -70,19 +71,26 @@ class World(Generic[ModelT, EnumT, DepsT]):
 
     async def __aenter__(self) -> Self:
         """Open the store and start the engine."""
-        self._store = EmbeddedStore.open(self._path, clock=self.clock)
-        stored = self._store.virtual_now()
-        if stored is not None:
-            self.clock.advance_to(stored)
-        await self._boot()
+        async with AsyncExitStack() as stack:
+            if self._path is not None:
+                stack.enter_context(EngineLock.acquire(self._path))
+            self._store = EmbeddedStore.open(self._path, clock=self.clock)
+            stack.push_async_callback(self._store.close)
+            stored = self._store.virtual_now()
+            if stored is not None:
+                self.clock.advance_to(stored)
+            await self._boot()
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the engine and close the store."""
-        await self._engine.__aexit__(kind, error, trace)
-        await self._store.close()
+        try:
+            await self._engine.__aexit__(kind, error, trace)
+        finally:
+            await self._stack.aclose()
 
     async def _boot(self) -> None:
         stream = self._store.stream()
@@ -117,8 +125,12 @@ class World(Generic[ModelT, EnumT, DepsT]):
         return source_of(self._store, namespace=self._settings.namespace, workflow=workflow, connector=connector)
 
     def _new_id(self, now: datetime) -> str:
-        """Ids in the order in which they are asked for, so that lists are the same in every run of a test."""
-        return uuid7(now, next(self._ids).to_bytes(4, "big") + self._random.randbytes(6))
+        """Ids in the order in which they are asked for, so that lists are the same in every run of a test.
+
+        A file outlives this world, and the next one must not make the same ids again: there the tail is random.
+        """
+        tail = self._random.randbytes(6) if self._path is None else os.urandom(6)
+        return uuid7(now, next(self._ids).to_bytes(4, "big") + tail)
 
     def _fault(self, record: Record, _: EventKind) -> BaseException | None:
         waiting = self._faults.get(record.status)
@@ -144,8 +156,8 @@ class World(Generic[ModelT, EnumT, DepsT]):
             await self._set(max(self._next_at, self.now))
             await self.settle()
         if until > self.now:
+            # Nothing falls due up to there, so nothing is left to settle.
             await self._set(until)
-        await self.settle()
 
     async def _set(self, at: datetime) -> None:
         self.clock.advance_to(at)
