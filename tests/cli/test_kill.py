@@ -16,13 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.cli.support import COMMAND, FLOWS, PATIENCE, ran
+
 from stepwell import RunState
 from stepwell._domain.ids import ForeignID
 from stepwell._domain.record import EntryKind
 from stepwell._worker.opened import NAMESPACE, opened
 from stepwell.errors import CallbackRefusedError, RunNotFoundError
 from stepwell.ports.store import RunQuery
-from tests.cli.support import COMMAND, FLOWS, PATIENCE, ran
 
 SEED = 20261123
 KILLS = 100

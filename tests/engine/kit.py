@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
@@ -108,6 +108,46 @@ class TamperedWorld(World[Any, Any, Any]):
             self.tampered = Tampered(self._store)
             self._store = self.tampered  # type: ignore[assignment]  (it hands on all that it does not tamper with)
         await super()._boot()
+
+
+class Death:
+    """The process dies at its ``at``-th write, before or after the store has it: no later write happens at all."""
+
+    def __init__(self, *, at: int, stored: bool) -> None:
+        self._at = at
+        self._stored = stored
+        self._writes = 0
+        self._over = False
+        self._stuck: list[asyncio.Future[None]] = []
+        self.struck = asyncio.Event()
+
+    async def _strike(self, _: str, __: tuple[Any, ...]) -> None:
+        self._writes += 1
+        if self._writes < self._at:
+            return
+        self.struck.set()
+        if self._over:
+            raise asyncio.CancelledError
+        self._stuck.append(asyncio.get_running_loop().create_future())
+        await self._stuck[-1]
+
+    async def during(self, world: TamperedWorld, doing: Coroutine[Any, Any, None]) -> bool:
+        """Let this be done until the process dies, then start it again; False: it was done before."""
+        world.tampered.before, world.tampered.after = (None, self._strike) if self._stored else (self._strike, None)
+        task = asyncio.create_task(doing)
+        struck = asyncio.create_task(self.struck.wait())
+        async with asyncio.timeout(DEADLINE):
+            await asyncio.wait([struck, task], return_when=asyncio.FIRST_COMPLETED)
+        world.tampered.before = world.tampered.after = None
+        died = not task.done()
+        self._over = True
+        for one in (task, struck, *self._stuck):
+            one.cancel()
+        await asyncio.wait([task, struck])
+        if not task.cancelled():
+            task.result()
+        await world.crash()
+        return died
 
 
 class EngineOn:

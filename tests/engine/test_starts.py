@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 from pydantic import BaseModel
@@ -25,7 +25,7 @@ from stepwell import (
 from stepwell._domain.definition import WorkflowDefinition
 from stepwell.adapters.embedded import EmbeddedStore, VirtualClock
 from stepwell.testing import World
-from tests.engine.kit import DAY, MINUTE, Thing, TamperedWorld, assert_promises, sql, store_of
+from tests.engine.kit import DAY, MINUTE, Death, Thing, TamperedWorld, assert_promises, sql, store_of
 
 
 class S(StrEnum):
@@ -88,37 +88,17 @@ async def test_a_handler_starts_other_runs_with_its_move_and_only_once() -> None
         assert await sql(world, "SELECT * FROM requested_start") == []
 
 
-@pytest.mark.parametrize("at", range(1, 9))
-async def test_a_crash_at_any_write_between_move_and_start_starts_each_child_once(at: int) -> None:
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("at", range(1, 12))
+async def test_a_crash_at_any_write_between_move_and_start_starts_each_child_once(at: int, stored: bool) -> None:
     seen: list[str] = []
     child = children(seen)
     async with TamperedWorld(parents(child), others=[child]) as world:
-        writes = 0
-        dead: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        stuck: list[asyncio.Future[None]] = []
-
-        async def die(_: str, __: tuple[Any, ...]) -> None:
-            nonlocal writes
-            writes += 1
-            if writes >= at:
-                if not dead.done():
-                    dead.set_result(None)
-                stuck.append(asyncio.get_running_loop().create_future())
-                await stuck[-1]
-
         await world.runs.trigger("p", Thing())
-        world.tampered.after = die
-        settling = asyncio.create_task(world.settle())
-        await asyncio.wait([dead, settling], return_when=asyncio.FIRST_COMPLETED)
-        settling.cancel()
-        world.tampered.after = None
-        for future in stuck:
-            future.cancel()
-        await asyncio.wait([settling])
-        await world.crash()
+        await Death(at=at, stored=stored).during(world, world.settle())
         await world.advance(10 * MINUTE)
-        assert {entry.state for entry in [r async for r in world.client.runs(child).list()]} == {RunState.COMPLETED}
-        assert len([r async for r in world.client.runs(child).list()]) == 4
+        runs = [run async for run in world.client.runs(child).list()]
+        assert [run.state for run in runs] == [RunState.COMPLETED] * 4
         await assert_promises(store_of(world), child)
 
 

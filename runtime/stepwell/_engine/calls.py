@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Generator
+from functools import partial
+from types import CoroutineType
 from typing import Any, Protocol
 
-from stepwell._engine.deadlines import Deadlines
+from stepwell._engine.deadlines import Deadlines, this_task
 from stepwell._engine.lanes import Lane, Lanes
 from stepwell._engine.settings import EngineSettings
 from stepwell.errors import HandlerError
@@ -72,7 +75,7 @@ class Calls:
 
     async def _forgive(self) -> None:
         """A handler may have cancelled the task that it runs in: that must strike here, and not the engine later."""
-        task = asyncio.current_task()
+        task = this_task()
         if task is None or not task.cancelling() or self._lanes.closing:
             return
         try:
@@ -84,10 +87,18 @@ class Calls:
             task.uncancel()
 
     async def _in_loop(self, function: Callable[..., Any], arguments: tuple[Any, ...], seconds: float) -> Any:
+        coroutine = function(*arguments)
+        if isinstance(coroutine, CoroutineType):
+            try:
+                waits_for = coroutine.send(None)
+            except StopIteration as done:
+                # It waited for nothing, so it needs no deadline.
+                return done.value
+            coroutine = _rest_of(coroutine, waits_for)
         limit = self._deadlines.within(seconds)
         try:
             with limit:
-                return await function(*arguments)
+                return await coroutine
         except TimeoutError:
             if limit.expired:
                 raise AttemptTimeoutError(seconds) from None
@@ -117,6 +128,25 @@ class Calls:
             self._lanes.on_free()
 
         future.add_done_callback(returned)
+
+
+@types.coroutine
+def _rest_of(coroutine: CoroutineType[Any, Any, Any], waits_for: Any) -> Generator[Any, Any, Any]:
+    """A coroutine that has begun to wait, as something to await (PEP 380 spells out what ``yield from`` does)."""
+    while True:
+        try:
+            sent = yield waits_for
+        except GeneratorExit:
+            coroutine.close()
+            raise
+        except BaseException as error:  # noqa: BLE001  (it is the coroutine's to deal with)
+            resume = partial(coroutine.throw, error)
+        else:
+            resume = partial(coroutine.send, sent)
+        try:
+            waits_for = resume()
+        except StopIteration as done:
+            return done.value
 
 
 def exit_of(error: BaseException) -> HandlerExitError:

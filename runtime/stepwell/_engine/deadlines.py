@@ -7,8 +7,17 @@ needs to look at. ``asyncio.timeout`` makes and cancels a timer for each, which 
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+IN_HAND: ContextVar[asyncio.Task[Any] | None] = ContextVar("IN_HAND", default=None)
+"""The task that handles a run, set where it begins: asking the event loop each time costs more than the answer."""
+
+
+def this_task() -> asyncio.Task[Any] | None:
+    """The present task."""
+    return IN_HAND.get() or asyncio.current_task()
 
 
 class Deadline:
@@ -18,13 +27,13 @@ class Deadline:
 
     def __init__(self, group: _Group) -> None:
         self._group = group
-        self._task: asyncio.Task[object] | None = None
+        self._task: asyncio.Task[Any] | None = None
         self._due = 0.0
         self.expired = False
         """Whether the task was cancelled because its time was over."""
 
     def __enter__(self) -> Self:
-        self._task = asyncio.current_task()
+        self._task = this_task()
         self._due = self._group.add(self)
         return self
 

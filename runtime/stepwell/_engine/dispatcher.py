@@ -14,6 +14,7 @@ from stepwell._domain.decide import may_start
 from stepwell._domain.ids import RunID
 from stepwell._domain.record import EventKind
 from stepwell._engine.context import Context, Work
+from stepwell._engine.deadlines import IN_HAND
 from stepwell._engine.lanes import Lane
 from stepwell.errors import StoreError, StoreUnavailableError
 from stepwell.ports.store import Loaded
@@ -180,6 +181,7 @@ class Dispatcher:
         self._put_off.add(handle)
 
     async def _work(self, work: Work) -> None:
+        IN_HAND.set(asyncio.current_task())
         try:
             await self._handlers[work.event.kind](work)
         except StoreError as error:

@@ -222,8 +222,9 @@ class Engine:
     async def _settled(self) -> None:
         """Wait for the dispatcher, unless a loop has failed, or the engine itself in handling an event: raised here."""
         waiting = asyncio.ensure_future(self._dispatcher.settled())
-        done, _ = await asyncio.wait([waiting, *self._loops], return_when=asyncio.FIRST_COMPLETED)
-        if waiting not in done:
+        try:
+            done, _ = await asyncio.wait([waiting, *self._loops], return_when=asyncio.FIRST_COMPLETED)
+        finally:
             waiting.cancel()
         for task in done:
             task.result()

@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from stepwell._domain.record import Record
 from stepwell._domain.states import PauseCode, RunState
@@ -109,7 +109,7 @@ class Watcher:
 
     async def start(self) -> None:
         """What is paused or buried already is no news."""
-        self._pauses_seen = max(self._store.now() - timedelta(seconds=1), self._pauses_seen)
+        self._pauses_seen = self._store.now()
         for name in self._connectors:
             self._letters[name] = len(await self._store.dead_letters(self._namespace, name))
 

@@ -36,7 +36,6 @@ class Database:
         self.clock = clock
         self.outbox = Outbox()
         self.watch = Watch(self._version)
-        self.events = Watch(self._version)
         self._temporary = temporary
         self._local = threading.local()
         self._readers: list[sqlite3.Connection] = []
@@ -79,8 +78,7 @@ class Database:
             readers, self._readers = self._readers, []
         for reader in readers:
             reader.close()
-        self.watch.wake()
-        self.events.wake()
+        self.watch.wake(events=True)
         if first and self._temporary:
             remove(self.path)
 
@@ -101,6 +99,4 @@ class Database:
         return int(version)
 
     def _committed(self, tx: Transaction) -> None:
-        self.watch.wake()
-        if tx.emitted > 0:
-            self.events.wake()
+        self.watch.wake(events=tx.emitted > 0)

@@ -32,11 +32,11 @@ class EmbeddedStream:
     async def receive(self) -> Sequence[Delivery]:
         """The next events; see ``EventStream.receive``. Raises ``StoreUnavailableError`` once the store is closed."""
         while True:
-            mark = self._database.events.mark
+            mark = self._database.watch.mark
             received = self._next()
             if received:
                 return received
-            await self._database.events.wait(mark)
+            await self._database.watch.wait_for_events(mark)
 
     def finish(self, deliveries: Sequence[Delivery]) -> None:
         """Note that these are done; their rows go with the next write, or with one of their own within a second."""
