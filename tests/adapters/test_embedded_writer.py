@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from stepwell._domain.decision import Decision
-from stepwell._domain.ids import RunID
+from stepwell._domain.ids import ForeignID, RunID
 from stepwell._domain.record import NEVER, Record
 from stepwell.adapters.embedded import EmbeddedStore, SystemClock
 from stepwell.adapters.embedded import writer as writer_module
 from stepwell.adapters.embedded.due import KINDS, LOOK, RESUME
+from stepwell.adapters.embedded.runs import _NEWEST_PAST, _list_sql
 from stepwell.errors import StoreUnavailableError
 from stepwell.ports.store import LEASE, RunQuery
 from stepwell.testing.conformance.builders import NAMESPACE, Desk
@@ -320,3 +321,15 @@ async def test_times_are_exact_to_the_microsecond(desk: Desk, store: EmbeddedSto
     )
     assert listed.started_at == record.started_at
     assert await store.list(RunQuery(namespace=NAMESPACE, created_before=record.started_at)) == []
+
+
+async def test_reads_of_one_foreign_id_and_of_one_page_are_bounded_by_an_index(store: EmbeddedStore) -> None:
+    of_one = RunQuery(namespace=NAMESPACE, workflow="orders", foreign_id=ForeignID("order-1"))
+    page = RunQuery(namespace=NAMESPACE, workflow="orders")
+    for query, index in ((of_one, "foreign_id=?"), (page, "run_by_start")):
+        sql, parameters = _list_sql(query)
+        plan = [row[3] for row in store._db.rows(f"EXPLAIN QUERY PLAN {sql}", parameters)]
+        assert not [step for step in plan if step.startswith("SCAN")], plan
+        assert index in plan[0], plan
+    plan = [row[3] for row in store._db.rows(f"EXPLAIN QUERY PLAN {_NEWEST_PAST}", (NAMESPACE, "orders", "order-1"))]
+    assert plan == ["SEARCH run USING INDEX run_foreign_id (namespace=? AND workflow=? AND foreign_id=?)"]

@@ -32,7 +32,7 @@ CREATE TABLE run (
 -- At most one unfinished run per foreign id. A move that does not end the run leaves finished_at out of its SET
 -- clause, or this index would be rewritten by every move.
 CREATE UNIQUE INDEX run_unfinished ON run (namespace, workflow, foreign_id) WHERE finished_at IS NULL;
-CREATE INDEX run_past ON run (namespace, workflow, foreign_id) WHERE finished_at IS NOT NULL;
+CREATE INDEX run_foreign_id ON run (namespace, workflow, foreign_id);
 CREATE INDEX run_finished ON run (namespace, workflow, finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX run_due ON run (not_before) WHERE not_before IS NOT NULL;
 CREATE INDEX run_by_start ON run (namespace, workflow, run_id);
