@@ -88,6 +88,8 @@ class Keeper:
     async def look(self) -> Kept:
         """One pass over everything that may be due."""
         settings = self._context.settings
+        # Before anything is released: what was put off for an hour has not waited for a worker that long.
+        await self._tidy()
         moved = 0
         while True:
             due = await self._context.store.release_due(settings.namespace, settings.release_limit)
@@ -95,7 +97,6 @@ class Keeper:
             if due.emitted < settings.release_limit:
                 break
         planned = await self._plan()
-        await self._tidy()
         waits = [at for at in (due.next_at, self._plan_at) if at is not None]
         return Kept(moved=moved + planned, next_at=min(waits, default=None))
 
@@ -158,7 +159,8 @@ class Keeper:
             status = hosted.definition.status(count.status) if hosted else None
             if hosted is None or status is None or status.step is None or not count.state.live:
                 continue
-            lag = (now - count.oldest).total_seconds() if count.oldest is not None else 0.0
+            since = now if count.oldest is None else count.oldest + status.step.options.delay
+            lag = max((now - since).total_seconds(), 0.0)
             self._context.telemetry.lagged(count.workflow, count.status, lag)
             limit = status.step.options.lag_alert_after.total_seconds()
             if lag > limit:

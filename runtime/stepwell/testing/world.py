@@ -156,8 +156,9 @@ class World(Generic[ModelT, EnumT, DepsT]):
             await self._set(max(self._next_at, self.now))
             await self.settle()
         if until > self.now:
-            # Nothing falls due up to there, so nothing is left to settle.
             await self._set(until)
+            # No event falls due here, but retention and lag go by the time as well.
+            await self.settle()
 
     async def _set(self, at: datetime) -> None:
         self.clock.advance_to(at)

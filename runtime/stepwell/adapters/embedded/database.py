@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 from stepwell.adapters.embedded.file import connect, in_our_words, remove
 from stepwell.adapters.embedded.moves import Moves
 from stepwell.adapters.embedded.rows import Row
+from stepwell.adapters.embedded.starts import Starts
 from stepwell.adapters.embedded.transaction import Outbox, Transaction
 from stepwell.adapters.embedded.watch import Watch
 from stepwell.adapters.embedded.writer import Writer
 from stepwell.errors import StoreUnavailableError
 from stepwell.ports.clock import Clock
-from stepwell.ports.store import Won
+from stepwell.ports.store import Started, Won
 
 T = TypeVar("T")
 
@@ -65,6 +66,10 @@ class Database:
     async def advance(self, moves: Moves) -> list[Won | None]:
         """Store decisions."""
         return await self._writer.advance(moves)
+
+    async def start(self, starts: Starts) -> list[Started]:
+        """Store new runs."""
+        return await self._writer.start(starts)
 
     def now(self) -> datetime:
         """The store's time."""

@@ -14,7 +14,7 @@ from stepwell.adapters.embedded.bulk import among
 from stepwell.adapters.embedded.moves import Moves
 from stepwell.adapters.embedded.part import Part
 from stepwell.adapters.embedded.rows import HISTORY, RECORD, entry_of, micros, moment_if, record_of
-from stepwell.adapters.embedded.starts import Begun, start_all
+from stepwell.adapters.embedded.starts import Begun, Starts
 from stepwell.adapters.embedded.transaction import Transaction
 from stepwell.adapters.embedded.writer import MAX_GROUP
 from stepwell.ports.store import Loaded, Order, RunQuery, Started, StatusCount, Won
@@ -66,8 +66,7 @@ class Runs(Part):
         """Store new runs; see ``RunStore.start``."""
         if not begun:
             return ()
-        now = self.now()
-        return await self._db.write(lambda tx: start_all(tx, begun, now))
+        return await self._db.start(Starts(begun=begun, now=self.now()))
 
     async def advance(self, decisions: Sequence[Decision], *, keep: Collection[RunID] = ()) -> Sequence[Won | None]:
         """Store decisions; see ``RunStore.advance``."""

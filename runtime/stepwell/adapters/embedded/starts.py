@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 
 from stepwell._domain.decision import Decision
 from stepwell._domain.ids import RunID
@@ -39,6 +40,25 @@ SELECT run_id FROM run WHERE namespace = ? AND workflow = ? AND foreign_id = ? A
 ORDER BY seq DESC LIMIT 1
 """
 _INSERT_KEY = "INSERT INTO trigger_key (namespace, workflow, key, outcome, run_id, at) {values}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Starts:
+    """One call of ``start``. Several of them are stored as if they were one."""
+
+    begun: Sequence[Begun]
+    now: datetime
+
+    @property
+    def weight(self) -> int:
+        """How much of a transaction it takes."""
+        return len(self.begun)
+
+
+def start_calls(tx: Transaction, calls: Sequence[Starts]) -> list[list[Started]]:
+    """Store the starts of all calls, in their order."""
+    answers = iter(start_all(tx, [begun for call in calls for begun in call.begun], calls[0].now))
+    return [list(islice(answers, call.weight)) for call in calls]
 
 
 def start_all(tx: Transaction, begun: Sequence[Begun], now: datetime) -> list[Started]:

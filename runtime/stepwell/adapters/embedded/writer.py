@@ -22,9 +22,10 @@ from typing import Any, TypeVar
 from stepwell.adapters.embedded.bulk import among
 from stepwell.adapters.embedded.file import BUSY_TIMEOUT_MS, connect, is_busy, is_environment, translated
 from stepwell.adapters.embedded.moves import Moves, advance_all
+from stepwell.adapters.embedded.starts import Starts, start_calls
 from stepwell.adapters.embedded.transaction import LostRaceError, Outbox, Transaction
 from stepwell.errors import StoreUnavailableError
-from stepwell.ports.store import Won
+from stepwell.ports.store import Started, Won
 
 T = TypeVar("T")
 
@@ -40,12 +41,12 @@ Work = Callable[[Transaction], Any]
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    work: Moves | Work
+    work: Moves | Starts | Work
     future: asyncio.Future[Any]
 
     @property
     def weight(self) -> int:
-        return self.work.weight if isinstance(self.work, Moves) else 1
+        return self.work.weight if isinstance(self.work, Moves | Starts) else 1
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +98,11 @@ class Writer:
         result: list[Won | None] = await self._put(moves)
         return result
 
+    async def start(self, starts: Starts) -> list[Started]:
+        """Store new runs, in one group with those of other callers."""
+        result: list[Started] = await self._put(starts)
+        return result
+
     async def close(self) -> None:
         """Store what is queued, then let go of the file."""
         self._closed = True
@@ -113,7 +119,7 @@ class Writer:
         # A loop that has stopped will store nothing more.
         return any(turn.jobs and turn.loop.is_running() for turn in list(self._turns.values()))
 
-    def _put(self, work: Moves | Work) -> asyncio.Future[Any]:
+    def _put(self, work: Moves | Starts | Work) -> asyncio.Future[Any]:
         if self._closed:
             raise StoreUnavailableError(f"{self._path} is closed")
         loop = asyncio.get_running_loop()
@@ -227,11 +233,15 @@ class Writer:
 
 def _work(tx: Transaction, jobs: Sequence[_Job]) -> list[Any]:
     results: list[Any] = []
-    for together, group in groupby((job.work for job in jobs), key=lambda work: isinstance(work, Moves)):
-        if together:
-            results.extend(advance_all(tx, [work for work in group if isinstance(work, Moves)]))
-        else:
-            results.extend(work(tx) for work in group if not isinstance(work, Moves))
+    for _, group in groupby((job.work for job in jobs), key=type):
+        together = list(group)
+        match together[0]:
+            case Moves():
+                results.extend(advance_all(tx, [work for work in together if isinstance(work, Moves)]))
+            case Starts():
+                results.extend(start_calls(tx, [work for work in together if isinstance(work, Starts)]))
+            case _:
+                results.extend(work(tx) for work in together if not isinstance(work, Moves | Starts))
     return results
 
 
