@@ -262,26 +262,6 @@ def test_a_thread_that_never_returns_does_not_keep_the_process(here: Path) -> No
     assert (ended.code, ended.summary["pausedByErrors"]) == (1, 1)
 
 
-def test_an_idle_engine_costs_next_to_nothing(here: Path) -> None:
-    with running("dev", "-f", "parcel_flow:wf", cwd=here) as process:
-        until((here / "stepwell.db").exists, "the store")
-        until(lambda: spent_in(process.pid, 0.5) <= 0.02, "the end of the start-up")
-        # One hundredth of the time, and two ticks by which the kernel rounds.
-        assert spent_in(process.pid, 3.0) < 0.01 * 3 + 0.02
-
-
-def spent_in(pid: int, seconds: float) -> float:
-    """What a process spends of the processor while time passes: a rate cannot be seen in less."""
-    before = cpu_of(pid)
-    time.sleep(seconds)
-    return cpu_of(pid) - before
-
-
-def cpu_of(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 CALLS_OUT = """
 apiVersion: stepwell.dev/v1alpha1
 kind: Workflow
