@@ -221,6 +221,9 @@ class Engine:
 
     async def _settled(self) -> None:
         """Wait for the dispatcher, unless a loop has failed, or the engine itself in handling an event: raised here."""
+        healthy = self._dispatcher.failure is None and not any(task.done() for task in self._loops)
+        if healthy and self._dispatcher.idle:
+            return
         waiting = asyncio.ensure_future(self._dispatcher.settled())
         try:
             done, _ = await asyncio.wait([waiting, *self._loops], return_when=asyncio.FIRST_COMPLETED)

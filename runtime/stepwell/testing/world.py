@@ -5,6 +5,7 @@ Nothing is simulated but time, randomness and HTTP: loops, domain and store are 
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -64,6 +65,7 @@ class World(Generic[ModelT, EnumT, DepsT]):
         self._ids = itertools.count()
         self._faults: dict[str, deque[BaseException]] = defaultdict(deque)
         self._next_at: datetime | None = None
+        self._saving: asyncio.Task[None] | None = None
         self.clock = VirtualClock(start)
         self.http = FakeHttp()
         """Services that HTTP handlers call: ``world.http.respond(url, 200, {...})``."""
@@ -88,6 +90,7 @@ class World(Generic[ModelT, EnumT, DepsT]):
     ) -> None:
         """Stop the engine and close the store."""
         try:
+            await self._saved()
             await self._engine.__aexit__(kind, error, trace)
         finally:
             await self._stack.aclose()
@@ -163,7 +166,14 @@ class World(Generic[ModelT, EnumT, DepsT]):
     async def _set(self, at: datetime) -> None:
         self.clock.advance_to(at)
         if self._path is not None:
-            await self._store.save_virtual_now(at)
+            await self._saved()
+            # Not awaited: it is stored before, or together with, whatever is written at this time.
+            self._saving = asyncio.get_running_loop().create_task(self._store.save_virtual_now(at))
+
+    async def _saved(self) -> None:
+        if self._saving is not None:
+            saving, self._saving = self._saving, None
+            await saving
 
     async def path(self, run: RunRef | Any) -> list[EnumT]:
         """The statuses that a run went through, each visit once."""
@@ -212,6 +222,7 @@ class World(Generic[ModelT, EnumT, DepsT]):
 
     async def crash(self) -> None:
         """Drop all that is not stored, as a killed process does, and start again on what is."""
+        await self._saved()
         await self._engine.crash()
         await self._boot()
 

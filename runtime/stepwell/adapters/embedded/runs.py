@@ -40,6 +40,8 @@ SELECT workflow, status, state, count(*),
 FROM run WHERE namespace = :namespace GROUP BY workflow, status, state ORDER BY workflow, status, state
 """
 
+_STATES = frozenset(state.value for state in RunState)
+
 _FORGOTTEN = """
 SELECT json_group_array(run_id) FROM (
     SELECT run_id FROM run WHERE namespace = ? AND workflow = ? AND finished_at < ? ORDER BY finished_at LIMIT ?)
@@ -110,7 +112,7 @@ class Runs(Part):
         return [entry_of(row) for row in self._db.rows(sql, (run_id,))]
 
     async def counts(self, namespace: str) -> Sequence[StatusCount]:
-        """All runs, counted by workflow, status and state."""
+        """All runs, counted by workflow, status and state; those of a state of a newer release are left out."""
         rows = await self._db.scan(_COUNTS, {"now": micros(self.now()), "namespace": namespace})
         return [
             StatusCount(
@@ -122,6 +124,7 @@ class Runs(Part):
                 oldest=moment_if(oldest),
             )
             for workflow, status, state, runs, parked, oldest in rows
+            if state in _STATES
         ]
 
     async def changed(self) -> None:

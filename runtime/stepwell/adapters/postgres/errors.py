@@ -1,0 +1,64 @@
+"""What the server or the way to it may answer instead of a result, sorted by what is to be done about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+from stepwell.errors import StoreError, StoreRefusedError, StoreUnavailableError
+
+UNIQUE_VIOLATION = "23505"
+
+_LOST = (OSError, TimeoutError, asyncpg.InterfaceError)
+_LOST_STATES = ("08", "57P01", "57P02", "57P03", "53", "58")
+_IN_THE_WAY = ("40", "55P03", "57014")
+_OF_THE_VALUE = ("22", "23", "54")
+_REFUSED = ("28", "3D", "3F", "42")
+"""Wrong password, no such database, no such schema, no such table or no right to it."""
+
+
+def sqlstate(error: BaseException) -> str:
+    """The five characters of the SQL standard; empty for anything else."""
+    return str(getattr(error, "sqlstate", None) or "") if isinstance(error, asyncpg.PostgresError) else ""
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the connection failed: what was under way may have happened or not."""
+    if isinstance(error, asyncpg.PostgresError):
+        return sqlstate(error).startswith(_LOST_STATES)
+    return isinstance(error, _LOST)
+
+
+def is_in_the_way(error: BaseException) -> bool:
+    """Whether somebody else held a lock (too long, or in a circle): nothing happened, and the next try may succeed."""
+    return sqlstate(error).startswith(_IN_THE_WAY)
+
+
+def is_of_the_value(error: BaseException) -> bool:
+    """Whether a value cannot be stored, whenever it is tried."""
+    return sqlstate(error).startswith(_OF_THE_VALUE)
+
+
+def translated(error: Exception) -> Exception:
+    """A fault of the database in the words of ``StoreError``; any other error as it is. Values are never told."""
+    if is_lost(error):
+        return StoreUnavailableError(f"the database cannot be reached: {type(error).__name__}")
+    state = sqlstate(error)
+    if not state:
+        return error
+    if is_in_the_way(error):
+        return StoreUnavailableError(f"the database is busy: SQLSTATE {state}")
+    if state.startswith(_REFUSED):
+        return StoreRefusedError(f"the database refuses: {error} (SQLSTATE {state})")
+    return StoreError(f"the database refuses a value or a statement: {type(error).__name__} (SQLSTATE {state})")
+
+
+@contextmanager
+def in_our_words() -> Iterator[None]:
+    """Translate what the driver raises inside."""
+    try:
+        yield
+    except (asyncpg.PostgresError, *_LOST) as error:
+        raise translated(error) from error
