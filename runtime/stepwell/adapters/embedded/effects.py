@@ -9,6 +9,7 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from functools import cache
 
 from stepwell._domain.decision import Decision, TimerShift
 from stepwell._domain.ids import RunID
@@ -111,9 +112,18 @@ def _each(
     *before: int,
 ) -> None:
     runs = [decision.record.run_id for decision in decisions if concerns(decision)]
-    if runs:
+    if len(runs) == 1:
+        for sql in statements:
+            conn.execute(_of_one(sql), (*before, runs[0]))
+    elif runs:
         for sql in statements:
             conn.execute(sql, (*before, among(runs)))
+
+
+@cache
+def _of_one(sql: str) -> str:
+    """The same statement for a lone run, which need not be written as JSON and read again."""
+    return sql.replace(_RUNS, "run_id = ?")
 
 
 def _timers(conn: sqlite3.Connection, decisions: Sequence[Decision], now: int) -> None:

@@ -214,7 +214,9 @@ class Writer:
         finished = self._outbox.take_finished()
         try:
             results = _work(tx, jobs)
-            if finished:
+            if len(finished) == 1:
+                conn.execute("DELETE FROM outbox WHERE id = ?", finished)
+            elif finished:
                 conn.execute("DELETE FROM outbox WHERE id IN (SELECT value FROM json_each(?))", (among(finished),))
             # Before the commit, after which a reader may see the rows.
             self._outbox.keep(tx.kept)
