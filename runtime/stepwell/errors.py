@@ -171,7 +171,7 @@ class WaitTimeoutError(RequestError, TimeoutError):
 
     def __init__(self, ref: str, waited: timedelta, last: Any) -> None:
         where = f"it is in {last.status} ({last.state})" if last is not None else "it was not found"
-        super().__init__(f"run {ref}: not there after {waited.total_seconds():g} s: {where}")
+        super().__init__(f"run {ref}: not there after {round(waited.total_seconds(), 1):g} s: {where}")
         self.ref = ref
         self.last = last
 

@@ -60,6 +60,9 @@ def test_a_graph_of_one_of_several(tmp_path: Path) -> None:
 
 def test_replicas_need_an_image() -> None:
     assert call("manifest", "parcel_flow:wf", "--replicas", "2").exit_code == 2
+    named = call("manifest", "parcel_flow:wf", "-n", "Big Shop")
+    assert (named.exit_code, named.stdout) == (2, "")
+    assert named.stderr.startswith("error: --namespace: 'Big Shop' must be 1 to 63 lower-case letters")
 
 
 def test_a_function_without_a_name_is_told_before_it_is_deployed(

@@ -384,7 +384,7 @@ def test_a_terminal_shows_a_live_table_and_what_is_stuck(here: Path) -> None:
     assert ended.code == 0, ended.err
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", ended.out)
     assert "stepwell dev  parcels  stepwell.db" in text
-    assert re.search(r"WORKFLOW +STATUS +WORKING +PUT OFF +PAUSED +ENDED +OLDEST", text)
+    assert re.search(r"WORKFLOW +STATUS +RUNNING +PUT OFF +PAUSED +ENDED +OLDEST", text)
     assert re.search(r"parcels +Asking +1 +- +- +-", text)
     assert re.search(r"parcels +New +- +- +1 +-", text)
     assert re.search(r"Not going on", text)

@@ -99,6 +99,16 @@ def test_a_file_that_is_no_store_is_code_3_and_left_alone(tmp_path: Path) -> Non
     assert store.read_bytes() == before
 
 
+@pytest.mark.parametrize("store", [".", "inside", "nowhere/stepwell.db"])
+def test_a_store_that_can_be_no_file_is_code_3_and_leaves_nothing_behind(tmp_path: Path, store: str) -> None:
+    (tmp_path / "w.yaml").write_text((Path(__file__).parent / "flows/parcels.yaml").read_text("utf-8"))
+    (tmp_path / "inside").mkdir()
+    ended = ran("dev", "-f", "w.yaml", "--store", store, "--until-idle", cwd=tmp_path)
+    assert (ended.code, ended.out) == (3, "")
+    assert ended.err == f"error: {store} must be a file in a directory that exists\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"w.yaml", "inside"}
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     result = call("runs", "list", "--store", tmp_path / "none.db", env={"STEPWELL_DEBUG": "1"})
     assert type(result.exception).__name__ == "StoreRefusedError"

@@ -3,13 +3,14 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.support import FLOWS, Ended, call, ran, running, until
+from tests.cli.support import FLOWS, Ended, call, ran, running, stopped, until
 
 ASKS = '{"grams": 5, "ask": true}'
 
@@ -44,6 +45,8 @@ def test_a_run_from_its_trigger_to_its_end(store: Path) -> None:
     assert (shown["state"], shown["status"], shown["object"]["grams"]) == ("Running", "Asking", 5)
     [timer] = shown["timers"]
     assert (timer["name"], timer["attempts"]) == ("expire", 0)
+    table = call("runs", "show", "walk", "-w", "parcels", "--store", store).stdout.partition("Timers:\n")[2]
+    assert [line[:6] for line in table.splitlines()] == ["  NAME", "  expi"]
     assert re.fullmatch(r"waits for callback said or timeout expire in (1h|60m|59m\d*s?) \(.*\)", shown["why"])
 
     answer = call(
@@ -69,13 +72,16 @@ def test_a_run_from_its_trigger_to_its_end(store: Path) -> None:
 def test_pause_resume_cancel_several_at_once(store: Path) -> None:
     for name in ("p1", "p2"):
         data(store, "trigger", name, "-w", "parcels", "--object", ASKS, "--wait-for", "status=Asking")
-    paused = call("runs", "pause", "p1", "nobody", "p2", "--reason", "fraud check", "--store", store)
+    paused = call("runs", "pause", "p1", "nobody", "p2", "nothing", "--reason", "fraud check", "--store", store)
     assert paused.exit_code == 1
     assert [line.split(" ")[:2] for line in paused.stdout.splitlines()] == [
         ["paused", "parcels/p1"],
         ["paused", "parcels/p2"],
     ]
-    assert paused.stderr == "error: workflow 'parcels, routes' has no run 'nobody'\n"
+    assert paused.stderr.splitlines() == [
+        "error: workflow 'parcels, routes' has no run 'nobody'",
+        "error: workflow 'parcels, routes' has no run 'nothing'",
+    ]
     assert data(store, "show", "p1")["why"] == "is paused: Requested: fraud check"
     assert {r["foreignID"] for r in data(store, "list", "--state", "paused", "-w", "parcels")["runs"]} == {"p1", "p2"}
     assert [r["state"] for r in data(store, "resume", "p1", "p2")["runs"]] == ["Running", "Running"]
@@ -156,6 +162,8 @@ def test_lists_are_filtered_ordered_and_paged(store: Path) -> None:
     [
         (("list", "--state", "Sleeping"), 2, "--state: 'Sleeping' is not one of Initiated"),
         (("list", "--created-after", "yesterday"), 2, "--created-after: 'yesterday' must be a time such as"),
+        (("list", "--after", "x"), 2, "--after: 'x' must be a run id"),
+        (("list", "--order", "sideways"), 2, "Invalid value for '--order': 'sideways' is not one of"),
         (("trigger", "x", "-w", "parcels", "--object", "{"), 2, "--object: is not JSON: "),
         (("trigger", "x", "-w", "parcels", "--object", "[]"), 2, "object: must be a JSON object, not list"),
         (("trigger", "x", "-w", "parcels", "--object", '{"grams": NaN}'), 2, "--object: is not JSON: NaN"),
@@ -187,6 +195,15 @@ def test_waits_end_in_time_and_tell_why(store: Path) -> None:
     assert "neither a status of parcels nor a state" in unknown.stderr
     data(store, "cancel", "w")
     assert call("runs", "wait", "w", "--for", "Sent", "--store", store).exit_code == 1, "it never can"
+
+
+def test_control_c_ends_a_wait_and_leaves_the_run(store: Path) -> None:
+    asked = ("trigger", "left", "-w", "parcels", "--object", ASKS, "--wait-for", "Sent", "--store", store)
+    with running("runs", *asked, cwd=store.parent) as process:
+        until(lambda: call("runs", "show", "left", "--store", store).exit_code == 0, "the run")
+        ended = stopped(process, signal.SIGINT)
+    assert (ended.code, ended.out, ended.err) == (130, "", "interrupted\n")
+    assert data(store, "wait", "left", "--for", "Asking", "--timeout", "20s")["state"] == "Running"
 
 
 def test_callbacks_that_are_refused(store: Path) -> None:

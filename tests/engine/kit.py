@@ -1,4 +1,4 @@
-"""What the tests of the engine share: a small object, a store that can be made to fail, and the checks of the promises."""
+"""What the tests of the engine share: a small object, a store that can be made to fail, the checks of the promises."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
+
 from stepwell import RunState, Workflow
 from stepwell._domain.decision import Decision
 from stepwell._engine.settings import EngineSettings
@@ -40,7 +42,7 @@ class Thing(BaseModel):
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition that other tasks or threads bring about."""
     async with asyncio.timeout(DEADLINE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  (threads and foreign tasks bring it about, and tell nobody)
             await asyncio.sleep(0.001)
 
 
@@ -106,7 +108,8 @@ class TamperedWorld(World[Any, Any, Any]):
     async def _boot(self) -> None:
         if not isinstance(self._store, Tampered):
             self.tampered = Tampered(self._store)
-            self._store = self.tampered  # type: ignore[assignment]  (it hands on all that it does not tamper with)
+            # It hands on all that it does not tamper with.
+            self._store = cast("EmbeddedStore", self.tampered)
         await super()._boot()
 
 
@@ -141,8 +144,10 @@ class Death:
         world.tampered.before = world.tampered.after = None
         died = not task.done()
         self._over = True
-        for one in (task, struck, *self._stuck):
-            one.cancel()
+        task.cancel()
+        struck.cancel()
+        for stuck in self._stuck:
+            stuck.cancel()
         await asyncio.wait([task, struck])
         if not task.cancelled():
             task.result()
@@ -223,7 +228,7 @@ async def assert_promises(store: EmbeddedStore, *workflows: Workflow[Any, Any, A
             history = await store.history(record.run_id)
             assert [entry.version for entry in history] == list(range(1, record.version + 1))
             assert (history[-1].to_status, history[-1].state) == (record.status, record.state)
-            for before, after in zip(history, history[1:], strict=False):
+            for before, after in pairwise(history):
                 assert after.from_status == before.to_status
                 if after.kind == "move":
                     assert (after.from_status, after.to_status) in edges

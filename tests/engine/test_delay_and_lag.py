@@ -9,9 +9,10 @@ from enum import StrEnum
 from typing import Literal
 
 import pytest
-from stepwell import Options, Run, RunState, Workflow
-from stepwell.testing import World
 from tests.engine.kit import DAY, HOUR, MINUTE, SECOND, Thing
+
+from stepwell import ForeignID, Options, Run, RunState, Workflow
+from stepwell.testing import World
 
 
 class S(StrEnum):
@@ -110,6 +111,7 @@ async def test_lag_is_the_age_of_the_oldest_run_that_could_be_handled(caplog: py
         await entered.wait()
         caplog.set_level(logging.WARNING)
         world.clock.advance_to(world.now + 11 * MINUTE)
+        world._engine._keeper._measure_at = 0.0
         await world._engine._keeper.look()
         assert world.telemetry.lag == {("shop", "New"): 660.0, ("shop", "Cooling"): 0.0}
         [alert] = [r for r in caplog.records if getattr(r, "action", "") == "lag_alert"]
@@ -118,10 +120,37 @@ async def test_lag_is_the_age_of_the_oldest_run_that_could_be_handled(caplog: py
         await settled
 
 
+async def test_the_delay_that_was_wanted_is_no_lag() -> None:
+    wf: Workflow[Thing, S, None] = Workflow("shop", object=Thing, status=S, start=S.COOLING)
+    entered, gate = asyncio.Event(), asyncio.Event()
+
+    @wf.step(S.COOLING, options=Options(delay=HOUR, concurrency=1))
+    async def cool(run: Run[Thing]) -> Literal[S.NEW]:
+        entered.set()
+        await gate.wait()
+        return S.NEW
+
+    @wf.step(S.NEW)
+    async def new(run: Run[Thing]) -> Literal[S.DONE]:
+        return S.DONE
+
+    async with World(wf) as world:
+        for name in ("in hand", "in line"):
+            await world.runs.trigger(name, Thing())
+        advanced = asyncio.create_task(world.advance(HOUR))
+        await entered.wait()
+        world.clock.advance_to(world.now + MINUTE)
+        world._engine._keeper._measure_at = 0.0
+        await world._engine._keeper.look()
+        assert world.telemetry.lag["shop", "Cooling"] == 60.0
+        gate.set()
+        await advanced
+
+
 async def test_no_alert_below_the_limit(caplog: pytest.LogCaptureFixture) -> None:
     calls: list[datetime] = []
     async with World(cooling(calls)) as world:
         await world.runs.trigger("1", Thing())
         await world.advance(DAY)
-        assert (await world.runs.get("1")).state is RunState.COMPLETED
+        assert (await world.runs.get(ForeignID("1"))).state is RunState.COMPLETED
     assert not [r for r in caplog.records if getattr(r, "action", "") == "lag_alert"]

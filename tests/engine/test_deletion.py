@@ -8,20 +8,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tests.engine.kit import HOUR, MINUTE, Death, TamperedWorld, Thing, rows_holding, sql, store_of
+
 from stepwell import (
     CallbackRefusedError,
     DataDeletedError,
+    ForeignID,
     InvalidMoveError,
     Options,
     PermanentError,
     Run,
+    RunRecord,
     RunState,
     Workflow,
 )
 from stepwell.testing import World
-from tests.engine.kit import HOUR, MINUTE, Death, TamperedWorld, Thing, rows_holding, sql, store_of
 
-SECRET = "Ada-Lovelace-1815"
+SECRET = "Ada-Lovelace-1815"  # noqa: S105  (a name, to be searched for)
 
 
 class S(StrEnum):
@@ -30,7 +33,7 @@ class S(StrEnum):
     DONE = "Done"
 
 
-def shop(*, forget: Any = None) -> Workflow[Thing, S, None]:
+def shop(*, forget: Any = None, hooked: bool = True) -> Workflow[Thing, S, None]:
     wf: Workflow[Thing, S, None] = Workflow(
         "shop", object=Thing, status=S, start=S.WORK, options=Options(pause_after_errors=3)
     )
@@ -53,10 +56,11 @@ def shop(*, forget: Any = None) -> Workflow[Thing, S, None]:
     async def late(run: Run[Thing]) -> Literal[S.DONE]:
         raise ConnectionError(run.object.text)
 
-    @wf.on_cancel
-    async def tell(run: Any) -> None:
+    async def tell(run: RunRecord[Any, Any]) -> None:
         raise ConnectionError(SECRET)
 
+    if hooked:
+        wf.on_cancel(tell)
     if forget is not None:
         wf.data_deletion(forget)
     return wf
@@ -108,11 +112,11 @@ async def test_an_erased_object_that_no_longer_fits_is_said_to_be_erased() -> No
 
     async with World(wf) as world:
         await world.runs.trigger("1", Strict(needed="x"))
-        await world.runs.cancel("1")
-        await world.runs.delete_data("1")
+        await world.runs.cancel(ForeignID("1"))
+        await world.runs.delete_data(ForeignID("1"))
         await world.settle()
         with pytest.raises(DataDeletedError):
-            _ = (await world.runs.get("1")).object
+            _ = (await world.runs.get(ForeignID("1"))).object
 
 
 async def test_user_code_says_what_may_be_kept(tmp_path: Path) -> None:
@@ -120,18 +124,19 @@ async def test_user_code_says_what_may_be_kept(tmp_path: Path) -> None:
         return Thing(n=thing.n, text="")
 
     path = tmp_path / "runs.db"
-    async with World(shop(forget=forget), store=path) as world:
+    async with World(shop(forget=forget, hooked=False), store=path) as world:
         await world.runs.trigger("1", Thing(n=7, text=SECRET))
-        await world.runs.cancel("1")
-        await world.runs.delete_data("1")
         await world.settle()
-        record = await world.runs.get("1")
+        await world.runs.cancel(ForeignID("1"))
+        await world.runs.delete_data(ForeignID("1"))
+        await world.settle()
+        record = await world.runs.get(ForeignID("1"))
         assert (record.state, record.object) == (RunState.DATA_DELETED, Thing(n=7))
         assert rows_holding(path, SECRET) == []
-        again = await world.runs.delete_data("1")
+        again = await world.runs.delete_data(ForeignID("1"))
         assert again.state is RunState.REQUESTED_DATA_DELETED
         await world.settle()
-        assert (await world.runs.get("1")).state is RunState.DATA_DELETED
+        assert (await world.runs.get(ForeignID("1"))).state is RunState.DATA_DELETED
 
 
 async def test_a_deletion_that_fails_is_tried_again_for_ever_and_over_restarts() -> None:
@@ -145,11 +150,11 @@ async def test_a_deletion_that_fails_is_tried_again_for_ever_and_over_restarts()
 
     async with World(shop(forget=forget)) as world:
         await world.runs.trigger("1", Thing(text=SECRET))
-        await world.runs.cancel("1")
+        await world.runs.cancel(ForeignID("1"))
         await world.client.suspend("shop")
-        await world.runs.delete_data("1")
+        await world.runs.delete_data(ForeignID("1"))
         await world.settle()
-        record = await world.runs.get("1")
+        record = await world.runs.get(ForeignID("1"))
         assert (record.state, record.last_error) == (
             RunState.REQUESTED_DATA_DELETED,
             "ConnectionError: archive is away",
@@ -157,7 +162,7 @@ async def test_a_deletion_that_fails_is_tried_again_for_ever_and_over_restarts()
         await world.crash()
         await world.advance(timedelta(hours=2))
         assert len(tries) == 9
-        assert (await world.runs.get("1")).state is RunState.DATA_DELETED, "though the workflow is suspended"
+        assert (await world.runs.get(ForeignID("1"))).state is RunState.DATA_DELETED, "though the workflow is suspended"
 
 
 @pytest.mark.parametrize("stored", [False, True])
@@ -165,12 +170,12 @@ async def test_a_deletion_that_fails_is_tried_again_for_ever_and_over_restarts()
 async def test_an_erasure_that_was_asked_for_is_done_wherever_the_process_dies(at: int, stored: bool) -> None:
     async with TamperedWorld(shop()) as world:
         await world.runs.trigger("1", Thing(text=SECRET))
-        await world.runs.cancel("1")
-        await world.runs.delete_data("1")
+        await world.runs.cancel(ForeignID("1"))
+        await world.runs.delete_data(ForeignID("1"))
         await Death(at=at, stored=stored).during(world, world.settle())
         await world.settle()
-        assert (await world.runs.get("1")).state is RunState.DATA_DELETED
-        versions = [entry.version for entry in await world.runs.history("1")]
+        assert (await world.runs.get(ForeignID("1"))).state is RunState.DATA_DELETED
+        versions = [entry.version for entry in await world.runs.history(ForeignID("1"))]
         assert versions == [1, 2, 3, 4]
 
 
@@ -179,13 +184,11 @@ async def test_an_unfinished_run_is_not_erased() -> None:
         await world.client.suspend("shop")
         await world.runs.trigger("1", Thing())
         with pytest.raises(InvalidMoveError):
-            await world.runs.delete_data("1")
+            await world.runs.delete_data(ForeignID("1"))
 
 
 async def test_finished_runs_are_deleted_after_their_retention_with_all_that_belongs_to_them(tmp_path: Path) -> None:
-    wf: Workflow[Thing, S, None] = Workflow(
-        "brief", object=Thing, status=S, start=S.WORK, retention=timedelta(days=30)
-    )
+    wf: Workflow[Thing, S, None] = Workflow("brief", object=Thing, status=S, start=S.WORK, retention=timedelta(days=30))
 
     @wf.step(S.WORK)
     async def work(run: Run[Thing]) -> Literal[S.DONE, S.WAIT]:

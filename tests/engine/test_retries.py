@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, Literal
 
 import pytest
+from tests.engine.kit import DAY, HOUR, MINUTE, SECOND, TamperedWorld, Thing
+
 from stepwell import (
     InvalidMoveError,
     Options,
@@ -21,7 +24,6 @@ from stepwell._domain.definition import Options as Merged
 from stepwell._domain.retry import backoff
 from stepwell._engine.settings import EngineSettings
 from stepwell.testing import World
-from tests.engine.kit import DAY, HOUR, MINUTE, SECOND, Thing, TamperedWorld
 
 
 class S(StrEnum):
@@ -36,9 +38,7 @@ def failing(
     times: int, options: Options | None = None, *, error: Exception | None = None, **settings: Any
 ) -> tuple[Workflow[Thing, S, None], Calls]:
     """A step that fails so many times: attempt, idempotency key and time of each call."""
-    wf: Workflow[Thing, S, None] = Workflow(
-        "shop", object=Thing, status=S, start=S.WORK, options=options, **settings
-    )
+    wf: Workflow[Thing, S, None] = Workflow("shop", object=Thing, status=S, start=S.WORK, options=options, **settings)
     calls: Calls = []
 
     @wf.step(S.WORK)
@@ -57,7 +57,7 @@ async def waits(wf: Workflow[Thing, S, None], calls: Calls, seed: int) -> list[t
         await world.runs.trigger("1", Thing())
         await world.advance(2 * DAY)
     times = [at for _, _, at in calls]
-    return [after - before for before, after in zip(times, times[1:], strict=False)]
+    return [after - before for before, after in pairwise(times)]
 
 
 async def test_the_back_off_doubles_up_to_its_bound_with_full_jitter() -> None:

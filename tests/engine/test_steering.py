@@ -1,4 +1,4 @@
-"""Whatever is asked of a run from outside is done once or refused, and no handler starts behind an acknowledged stop."""
+"""Whatever is asked of a run from outside is done once or refused; no handler starts behind an acknowledged stop."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from tests.engine.kit import DAY, HOUR, MINUTE, SECOND, TamperedWorld, Thing, assert_promises, store_of, until
+
 from stepwell import (
     Client,
+    ForeignID,
     InvalidMoveError,
     Options,
     PauseCode,
@@ -24,7 +27,6 @@ from stepwell import (
 from stepwell._engine.settings import EngineSettings
 from stepwell.adapters.embedded import EmbeddedStore
 from stepwell.testing import World
-from tests.engine.kit import DAY, HOUR, MINUTE, SECOND, TamperedWorld, Thing, assert_promises, store_of
 
 
 class S(StrEnum):
@@ -41,6 +43,7 @@ class Shop:
         self.gate = asyncio.Event()
         self.entered = asyncio.Event()
         self.gate.set()
+        self.erases = True
         self.wf: Workflow[Thing, S, None] = Workflow("shop", object=Thing, status=S, start=S.WORK, options=options)
 
         @self.wf.step(S.WORK)
@@ -55,6 +58,12 @@ class Shop:
         async def after(run: Run[Thing]) -> Literal[S.DONE]:
             self.calls.append(f"next {run.foreign_id}")
             return S.DONE
+
+        @self.wf.data_deletion
+        def forget(thing: Thing) -> Thing:
+            if not self.erases:
+                raise ConnectionError
+            return Thing()
 
 
 WISHES = ("pause", "resume", "cancel", "delete_data")
@@ -76,8 +85,8 @@ ALLOWED = {
 }
 
 
-async def brought_to(world: World[Thing, S, None], state: RunState) -> Any:
-    """A run in this state, while its workflow is suspended."""
+async def brought_to(world: World[Thing, S, None], shop: Shop, state: RunState) -> Any:
+    """A run in this state, while its workflow is suspended and no erasure succeeds."""
     if state is RunState.RUNNING:
         world.fail_next(S.NEXT, ConnectionError())
     if state in {RunState.RUNNING, RunState.COMPLETED, RunState.DATA_DELETED}:
@@ -91,10 +100,12 @@ async def brought_to(world: World[Thing, S, None], state: RunState) -> Any:
         await world.runs.pause(run.id)
     if state in {RunState.CANCELLED, RunState.REQUESTED_DATA_DELETED}:
         await world.runs.cancel(run.id)
+    shop.erases = state is RunState.DATA_DELETED
     if state in {RunState.REQUESTED_DATA_DELETED, RunState.DATA_DELETED}:
         await world.runs.delete_data(run.id)
     if state is RunState.DATA_DELETED:
         await world.settle()
+    shop.erases = False
     assert (await world.runs.get(run.id)).state is state
     return run.id
 
@@ -102,8 +113,9 @@ async def brought_to(world: World[Thing, S, None], state: RunState) -> Any:
 @pytest.mark.parametrize("wish", WISHES)
 @pytest.mark.parametrize("state", list(RunState))
 async def test_each_wish_in_each_state_is_done_or_refused_and_a_repeat_is_no_change(state: RunState, wish: str) -> None:
-    async with World(Shop().wf) as world:
-        run = await brought_to(world, state)
+    shop = Shop()
+    async with World(shop.wf) as world:
+        run = await brought_to(world, shop, state)
         before = await world.runs.get(run)
         ask = getattr(world.runs, wish)
         wished = ALLOWED.get((state, wish))
@@ -121,7 +133,7 @@ async def test_each_wish_in_each_state_is_done_or_refused_and_a_repeat_is_no_cha
             if wished is not state:
                 last = (await world.runs.history(run))[-1]
                 assert (last.state, last.actor, last.reason) == (wished, "sdk", "because")
-        await assert_promises(store_of(world), Shop().wf)
+        await assert_promises(store_of(world), shop.wf)
 
 
 @pytest.mark.parametrize("wish", ["pause", "cancel"])
@@ -173,7 +185,7 @@ async def test_a_row_read_too_long_ago_is_read_again_before_a_handler_starts() -
             nonlocal reads
             reads += 1
             if reads == 2:
-                await Client(store_of(world), world.clock).runs(shop.wf).pause("1")
+                await Client(store_of(world), world.clock).runs(shop.wf).pause(ForeignID("1"))
 
         await world.client.suspend("shop")
         await world.runs.trigger("1", Thing())
@@ -182,7 +194,7 @@ async def test_a_row_read_too_long_ago_is_read_again_before_a_handler_starts() -
         world.tampered.reading = pause_behind_the_first_read
         await world.settle()
         assert not shop.calls
-        assert (await world.runs.get("1")).state is RunState.PAUSED
+        assert (await world.runs.get(ForeignID("1"))).state is RunState.PAUSED
 
 
 @pytest.mark.parametrize("element", ["callback", "timeout"])
@@ -301,8 +313,7 @@ async def test_a_wait_ends_by_the_worlds_own_time() -> None:
         run = await world.runs.trigger("1", Thing())
         await world.settle()
         waiting = asyncio.create_task(world.runs.wait_for(run.id, S.DONE, timeout=HOUR))
-        while world.clock.next_wake is None:
-            await asyncio.sleep(0)
+        await until(lambda: world.clock.next_wake is not None)
         await world.advance(HOUR - SECOND)
         assert not waiting.done()
         while not waiting.done():
@@ -327,19 +338,19 @@ async def test_a_person_may_take_over_a_run_that_errors_paused() -> None:
 async def test_a_run_of_another_workflow_is_not_found() -> None:
     shop = Shop()
 
-    class O(StrEnum):
+    class Other(StrEnum):
         ONE = "One"
         TWO = "Two"
 
-    other: Workflow[Thing, O, None] = Workflow("other", object=Thing, status=O, start=O.ONE)
+    other: Workflow[Thing, Other, None] = Workflow("other", object=Thing, status=Other, start=Other.ONE)
 
-    @other.step(O.ONE)
-    async def one(run: Run[Thing]) -> Literal[O.TWO]:
-        return O.TWO
+    @other.step(Other.ONE)
+    async def one(run: Run[Thing]) -> Literal[Other.TWO]:
+        return Other.TWO
 
     async with World(shop.wf, others=[other]) as world:
         run = await world.client.runs(other).trigger("1", Thing())
         with pytest.raises(RunNotFoundError):
             await world.runs.pause(run.id)
         with pytest.raises(RunNotFoundError):
-            await world.runs.get("1")
+            await world.runs.get(ForeignID("1"))

@@ -2,85 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any, Literal
 
 import pytest
-from stepwell import Client, Directive, Options, PauseCode, RetryAfter, Run, RunState, TimersOnPause, Workflow
+from tests.engine.kit import DAY, HOUR, MINUTE, SECOND, Thing, assert_promises, sql, store_of
+from tests.engine.timers import Fired, S, alone, times, waiting
+
+from stepwell import Directive, RetryAfter, Run, Workflow
 from stepwell._domain.record import Event, EventKind
 from stepwell.ports.stream import Delivery
 from stepwell.testing import World
-from tests.engine.kit import DAY, HOUR, MINUTE, SECOND, Thing, TamperedWorld, assert_promises, sql, store_of
-
-
-class S(StrEnum):
-    WAIT = "Wait"
-    AGAIN = "Again"
-    DONE = "Done"
-    LATE = "Late"
-
-
-Fired = list[tuple[str, datetime, int, str]]
-
-
-def waiting(fired: Fired, **settings: Any) -> Workflow[Thing, S, None]:
-    """Wait has a reminder of an hour (a new visit) and an end after three; ``again`` calls it to another status."""
-    wf: Workflow[Thing, S, None] = Workflow("shop", object=Thing, status=S, start=S.WAIT, **settings)
-
-    @wf.timeout(S.WAIT, after=HOUR)
-    async def remind(run: Run[Thing]) -> Literal[S.WAIT] | Directive:
-        fired.append(("remind", run.now, run.attempt, run.idempotency_key))
-        run.object.n += 1
-        return run.skip() if run.object.text == "skip" else S.WAIT
-
-    @wf.timeout(S.WAIT, after=3 * HOUR)
-    async def expire(run: Run[Thing]) -> Literal[S.LATE]:
-        fired.append(("expire", run.now, run.attempt, run.idempotency_key))
-        return S.LATE
-
-    @wf.callback(S.WAIT)
-    async def move(run: Run[Thing], payload: None) -> Literal[S.AGAIN]:
-        return S.AGAIN
-
-    @wf.callback(S.AGAIN)
-    async def back(run: Run[Thing], payload: None) -> Literal[S.WAIT, S.DONE]:
-        return S.WAIT
-
-    return wf
-
-
-def alone(
-    handler: Callable[[Run[Thing], Fired], Any],
-    fired: Fired,
-    *,
-    at: Callable[[Run[Thing]], datetime] | None = None,
-    options: Options | None = None,
-    **settings: Any,
-) -> Workflow[Thing, S, None]:
-    """One timeout, of an hour or ``at`` a time."""
-    wf: Workflow[Thing, S, None] = Workflow("one", object=Thing, status=S, start=S.WAIT, **settings)
-
-    async def end(run: Run[Thing]) -> Literal[S.DONE, S.AGAIN] | Directive:
-        fired.append(("end", run.now, run.attempt, run.idempotency_key))
-        answer: Literal[S.DONE] | Directive = handler(run, fired)
-        return answer
-
-    if at is None:
-        wf.timeout(S.WAIT, after=HOUR, options=options)(end)
-    else:
-        wf.timeout(S.WAIT, at=at, options=options)(end)
-
-    @wf.step(S.AGAIN)
-    async def again(run: Run[Thing]) -> Literal[S.LATE]:
-        return S.LATE
-
-    return wf
-
-
-def times(fired: Fired, began: datetime) -> list[tuple[str, timedelta]]:
-    return [(name, at - began) for name, at, _, _ in fired]
 
 
 async def test_each_of_several_timeouts_fires_at_its_own_time_and_not_a_moment_earlier() -> None:
@@ -220,63 +152,6 @@ async def test_a_time_without_a_zone_is_an_error_of_the_timer_that_is_tried_agai
         assert (await world.runs.get(run.id)).status is S.DONE
 
 
-async def test_a_paused_run_keeps_what_was_left_of_its_timers() -> None:
-    fired: Fired = []
-    async with World(waiting(fired)) as world:
-        began = world.now
-        run = await world.runs.trigger("1", Thing(text="skip"))
-        await world.advance(HOUR / 2)
-        await world.runs.pause(run.id)
-        await world.advance(7 * DAY)
-        assert not fired
-        await world.crash()
-        await world.runs.resume(run.id)
-        await world.advance(DAY)
-        assert times(fired, began) == [("remind", 7 * DAY + HOUR), ("expire", 7 * DAY + 3 * HOUR)]
-
-
-async def test_timers_that_run_on_fire_at_the_resume_and_not_before() -> None:
-    fired: Fired = []
-    async with World(waiting(fired, timers_on_pause=TimersOnPause.RUN)) as world:
-        began = world.now
-        run = await world.runs.trigger("1", Thing(text="skip"))
-        await world.settle()
-        await world.runs.pause(run.id)
-        await world.advance(2 * HOUR)
-        assert not fired
-        await world.runs.resume(run.id)
-        await world.advance(DAY)
-        assert times(fired, began) == [("remind", 2 * HOUR), ("expire", 3 * HOUR)]
-
-
-async def test_a_timer_whose_event_met_a_paused_run_fires_right_after_the_resume() -> None:
-    fired: Fired = []
-    async with World(waiting(fired, timers_on_pause=TimersOnPause.RUN)) as world:
-        run = await world.runs.trigger("1", Thing(text="skip"))
-        await world.settle()
-        await world.runs.pause(run.id)
-        await world.advance(HOUR)
-        # As the keeper leaves the row of an event that it has sent, and that is dropped because of the pause.
-        await sql(world, "UPDATE timer SET next_at = due_at + 60000000 WHERE name = 'remind'")
-        await world.runs.resume(run.id)
-        await world.advance(3 * SECOND)
-        assert [name for name, _, _, _ in fired] == ["remind"]
-
-
-async def test_a_suspended_workflow_fires_nothing_and_all_that_is_due_when_it_is_resumed() -> None:
-    fired: Fired = []
-    async with World(waiting(fired)) as world:
-        began = world.now
-        await world.runs.trigger("1", Thing(text="skip"))
-        await world.settle()
-        await world.client.suspend("shop")
-        await world.advance(2 * HOUR)
-        assert not fired
-        await world.client.resume("shop")
-        await world.settle()
-        assert times(fired, began) == [("remind", 2 * HOUR)]
-
-
 async def test_save_and_repeat_arms_the_timeout_again() -> None:
     fired: Fired = []
 
@@ -321,26 +196,6 @@ async def test_a_failing_timeout_has_attempts_of_its_own_and_the_rows_survive_a_
         assert (await world.runs.get(run.id)).status is S.DONE
 
 
-async def test_errors_of_a_timeout_pause_its_run_and_it_fires_again_at_the_resume() -> None:
-    fired: Fired = []
-
-    def answer(run: Run[Thing], calls: Fired) -> Any:
-        if len(calls) <= 2:
-            raise ConnectionError
-        return S.DONE
-
-    options = Options(pause_after_errors=2, backoff_initial=SECOND, backoff_max=SECOND)
-    async with World(alone(answer, fired, options=options, retry_paused_after=DAY)) as world:
-        began = world.now
-        run = await world.runs.trigger("1", Thing())
-        await world.advance(HOUR + MINUTE)
-        record = await world.runs.get(run.id)
-        assert (record.state, record.pause_code) == (RunState.PAUSED, PauseCode.ERRORS_EXCEEDED)
-        await world.advance(2 * DAY)
-        assert (await world.runs.get(run.id)).status is S.DONE
-        assert fired[2][1] - began >= DAY + HOUR
-
-
 async def test_a_timeout_moves_the_run_on_through_the_steps_behind_it() -> None:
     fired: Fired = []
     async with World(alone(lambda run, _: S.AGAIN, fired)) as world:
@@ -355,27 +210,6 @@ async def test_fire_timeout_tells_which_ones_there_are() -> None:
         await world.settle()
         with pytest.raises(AssertionError, match=r"no armed timeout 'expired'; it has remind, expire"):
             await world.fire_timeout(run.id, "expired")
-
-
-async def test_a_timeout_that_loses_a_race_within_its_visit_fires_at_once_and_not_a_minute_later() -> None:
-    fired: Fired = []
-    async with TamperedWorld(waiting(fired, timers_on_pause=TimersOnPause.RUN)) as world:
-        began = world.now
-        run = await world.runs.trigger("1", Thing(text="skip"))
-        await world.settle()
-        runs = Client(store_of(world), world.clock).runs(waiting([]))
-
-        async def overtake(name: str, _: tuple[Any, ...]) -> None:
-            if name == "advance":
-                world.tampered.before = None
-                await runs.pause(run.id)
-                await runs.resume(run.id)
-
-        world.tampered.before = overtake
-        await world.advance(HOUR + 3 * SECOND)
-        assert times(fired, began) == [("remind", HOUR)] * 2
-        assert len({key for _, _, _, key in fired}) == 1
-        assert await sql(world, "SELECT name FROM timer") == [("expire",)]
 
 
 async def test_timers_of_a_run_that_ends_go_with_it() -> None:

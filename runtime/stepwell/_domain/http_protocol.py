@@ -37,7 +37,7 @@ MAX_RETRY_AFTER: Final = timedelta(hours=24)
 
 _RETRIED = frozenset({HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
 _OURS = frozenset({"content-type", "content-length", "transfer-encoding", "host", "idempotency-key", "traceparent"})
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _KEY_SPACE = range(0x21, 0x7F)
 _MANY_DIGITS = 10
 _SECONDS = re.compile(r"[0-9]+")
@@ -105,7 +105,7 @@ def build_request(
     out = {name: value for name, value in (headers or {}).items() if name.lower() not in _OURS}
     out["Content-Type"] = "application/json"
     out["Idempotency-Key"] = key
-    if traceparent is not None and _TRACEPARENT.fullmatch(traceparent):
+    if traceparent is not None and TRACEPARENT.fullmatch(traceparent):
         out["traceparent"] = traceparent
     return out, _body(facts, payload)
 

@@ -154,16 +154,18 @@ class Keeper:
 
     async def _measure(self) -> None:
         now = self._context.store.now()
-        for count in await self._context.store.counts(self._context.settings.namespace):
+        counts = await self._context.store.counts(self._context.settings.namespace)
+        self._context.telemetry.counted(counts)
+        for count in counts:
             hosted = self._context.hosted.get(count.workflow)
             status = hosted.definition.status(count.status) if hosted else None
             if hosted is None or status is None or status.step is None or not count.state.live:
                 continue
             since = now if count.oldest is None else count.oldest + status.step.options.delay
             lag = max((now - since).total_seconds(), 0.0)
-            self._context.telemetry.lagged(count.workflow, count.status, lag)
-            limit = status.step.options.lag_alert_after.total_seconds()
-            if lag > limit:
+            alert = lag > status.step.options.lag_alert_after.total_seconds()
+            self._context.telemetry.lagged(count.workflow, count.status, lag, alert=alert)
+            if alert:
                 log.warning(
                     "runs wait too long",
                     extra={"action": "lag_alert", "workflow": count.workflow, "status": count.status, "lag": lag},

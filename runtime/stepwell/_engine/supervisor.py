@@ -204,6 +204,11 @@ class Engine:
         await asyncio.gather(*self._loops, return_exceptions=True)
 
     @property
+    def running(self) -> bool:
+        """Whether every loop is at work: not before the start, not after the stop, and not once one has failed."""
+        return bool(self._loops) and not any(task.done() for task in self._loops)
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is in hand, in line, or stored and not yet received."""
         return self._dispatcher.idle

@@ -1,11 +1,16 @@
-"""Telemetry for a process that nobody scrapes: counts in memory, for a live table and for tests."""
+"""Telemetry for a process that nobody scrapes, and one voice for several listeners: each is told everything, in order.
+
+Counts are in memory, for a live table and for tests.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Sequence
 
 from stepwell._domain.states import RunState
-from stepwell.ports.telemetry import Attempt
+from stepwell.ports.store import StatusCount
+from stepwell.ports.telemetry import Attempt, Telemetry
 
 _REMEMBERED = 200
 
@@ -23,6 +28,7 @@ class Tally:
         self.changes: Counter[tuple[str, str]] = Counter()
         """By workflow and state entered."""
         self.lag: dict[tuple[str, str], float] = {}
+        self.counts: tuple[StatusCount, ...] = ()
         self.moves = 0
         self.commits = 0
         self.recent: deque[Attempt] = deque(maxlen=_REMEMBERED)
@@ -44,9 +50,13 @@ class Tally:
         """Count a change of state."""
         self.changes[workflow, after] += 1
 
-    def lagged(self, workflow: str, status: str, seconds: float) -> None:
+    def lagged(self, workflow: str, status: str, seconds: float, *, alert: bool) -> None:  # noqa: ARG002  (the port's)
         """Remember the newest lag."""
         self.lag[workflow, status] = seconds
+
+    def counted(self, counts: Sequence[StatusCount]) -> None:
+        """Remember the newest counts."""
+        self.counts = tuple(counts)
 
     def committed(self, rows: int, seconds: float) -> None:  # noqa: ARG002  (the port's shape)
         """Count stored decisions."""
@@ -56,3 +66,45 @@ class Tally:
     def loop(self, name: str, *, running: bool) -> None:
         """Remember whether a loop runs."""
         self.loops[name] = running
+
+
+class FanOut:
+    """Hands everything on to each of its listeners."""
+
+    def __init__(self, *listeners: Telemetry) -> None:
+        self._listeners = listeners
+
+    def attempted(self, attempt: Attempt) -> None:
+        """See ``Telemetry.attempted``."""
+        for listener in self._listeners:
+            listener.attempted(attempt)
+
+    def skipped(self, workflow: str, status: str, reason: str) -> None:
+        """See ``Telemetry.skipped``."""
+        for listener in self._listeners:
+            listener.skipped(workflow, status, reason)
+
+    def changed(self, workflow: str, before: RunState | None, after: RunState) -> None:
+        """See ``Telemetry.changed``."""
+        for listener in self._listeners:
+            listener.changed(workflow, before, after)
+
+    def lagged(self, workflow: str, status: str, seconds: float, *, alert: bool) -> None:
+        """See ``Telemetry.lagged``."""
+        for listener in self._listeners:
+            listener.lagged(workflow, status, seconds, alert=alert)
+
+    def counted(self, counts: Sequence[StatusCount]) -> None:
+        """See ``Telemetry.counted``."""
+        for listener in self._listeners:
+            listener.counted(counts)
+
+    def committed(self, rows: int, seconds: float) -> None:
+        """See ``Telemetry.committed``."""
+        for listener in self._listeners:
+            listener.committed(rows, seconds)
+
+    def loop(self, name: str, *, running: bool) -> None:
+        """See ``Telemetry.loop``."""
+        for listener in self._listeners:
+            listener.loop(name, running=running)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from stepwell._domain.definition import Connector, HttpHandler
 from stepwell._engine.settings import EngineSettings
 from stepwell._engine.supervisor import Engine, Ports, fresh_id
-from stepwell._engine.telemetry import Tally
+from stepwell._engine.telemetry import FanOut, Tally
 from stepwell._worker.feed import Feed
 from stepwell._worker.live import Watcher
 from stepwell._worker.opened import NAMESPACE
@@ -27,6 +27,7 @@ from stepwell.ports.source import MessageSource
 
 if TYPE_CHECKING:
     from stepwell._domain.definition import WorkflowDefinition
+    from stepwell._worker.health import Address, HealthPages
     from stepwell.resources import RunResource
 
 _HIGH_WATER = 4096
@@ -45,6 +46,8 @@ class DevPlan:
     runs: tuple[RunResource, ...] = ()
     triggers: tuple[Path, ...] = ()
     topics: Mapping[str, Path] = field(default_factory=dict)
+    metrics: Address | None = None
+    """Where to serve metrics and health; None: nowhere."""
 
 
 class NoHttp:
@@ -72,6 +75,8 @@ class Session:
     """Start nothing more and let running handlers finish; the store stays open. Twice is harmless."""
     refused: int = 0
     """Run documents that started no run."""
+    pages: str | None = None
+    """The root of the pages for metrics and health."""
 
     async def feed(self) -> None:
         """Start what the files of triggers hold, one file after the other."""
@@ -121,6 +126,8 @@ async def dev_session(plan: DevPlan, *, tell: Callable[[str], None]) -> AsyncIte
 
     Raises ``StoreRefusedError`` if another engine has the file, or if it runs by a test's virtual time.
     """
+    if plan.store.is_dir() or not plan.store.parent.is_dir():
+        raise StoreRefusedError(f"{plan.store} must be a file in a directory that exists")
     async with AsyncExitStack() as stack:
         stack.enter_context(EngineLock.acquire(plan.store))
         clock = SystemClock()
@@ -132,11 +139,12 @@ async def dev_session(plan: DevPlan, *, tell: Callable[[str], None]) -> AsyncIte
         stack.push_async_callback(http.close)
         refused = await _start_runs(plan, store, tell)
         tally, stream = Tally(), store.stream()
+        health = await _health(plan, store, stack)
         ports = Ports(
             store=store,
             stream=stream,
             clock=clock,
-            telemetry=tally,
+            telemetry=tally if health is None else FanOut(tally, health.telemetry),
             http=http,
             source_of=lambda workflow, connector: _source(store, plan, workflow, connector),
         )
@@ -147,6 +155,9 @@ async def dev_session(plan: DevPlan, *, tell: Callable[[str], None]) -> AsyncIte
         engine = await running.enter_async_context(
             Engine(plan.applications, ports, settings=EngineSettings(namespace=NAMESPACE))
         )
+        if health is not None:
+            health.readiness.engine = engine
+            running.callback(setattr, health.readiness, "draining", True)
         yield Session(
             plan=plan,
             store=store,
@@ -156,7 +167,16 @@ async def dev_session(plan: DevPlan, *, tell: Callable[[str], None]) -> AsyncIte
             feeds=tuple(_feed(path, plan, store, stream, tell) for path in plan.triggers),
             drain=running.aclose,
             refused=refused,
+            pages=None if health is None else health.url,
         )
+
+
+async def _health(plan: DevPlan, store: EmbeddedStore, stack: AsyncExitStack) -> HealthPages | None:
+    if plan.metrics is None:
+        return None
+    from stepwell._worker.health import health_pages  # noqa: PLC0415  (an extra, and an HTTP server)
+
+    return await stack.enter_async_context(health_pages(plan.metrics, store, namespace=NAMESPACE))
 
 
 async def _start_runs(plan: DevPlan, store: EmbeddedStore, tell: Callable[[str], None]) -> int:

@@ -193,7 +193,9 @@ def _parsed(line: _Line) -> dict[str, Any]:
     unknown = [name for name in given if name not in _KEYS]
     if unknown:
         raise _BadLineError(f"{unknown[0]}: unknown field; there are {', '.join(_KEYS)}")
-    if not isinstance(given.get("foreignID"), str):
+    if "foreignID" not in given:
+        raise _BadLineError("foreignID: is required")
+    if not isinstance(given["foreignID"], str):
         raise _BadLineError("foreignID: must be a string")
     return given
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated
 
@@ -13,10 +14,16 @@ from stepwell.cli.render import Output, print_json
 
 def manifest(
     target: Annotated[str, typer.Argument(metavar="MODULE:ATTR", help="A stepwell.Workflow, such as shop.orders:wf.")],
-    image: Annotated[str | None, typer.Option("--image", help="Image of the workers, with your code in it.")] = None,
-    namespace: Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace of the object.")] = None,
-    replicas: Annotated[int | None, typer.Option("--replicas", min=1, max=256, help="Workers of the workflow.")] = None,
-    output: Annotated[Output, typer.Option("--output", "-o", help="table is YAML here.")] = Output.TABLE,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="IMAGE", help="Image of the workers, with your code in it.")
+    ] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", metavar="NAME", help="Namespace of the object.")
+    ] = None,
+    replicas: Annotated[
+        int | None, typer.Option("--replicas", metavar="NUMBER", min=1, max=256, help="Workers of the workflow.")
+    ] = None,
+    output: Annotated[Output, typer.Option("--output", "-o", help="For people (YAML) or for programs.")] = Output.TABLE,
 ) -> None:
     """Print the Workflow object of a workflow written in Python."""
     from stepwell._worker.targets import is_module, workflow_at  # noqa: PLC0415  (pydantic)
@@ -32,6 +39,7 @@ def manifest(
         raise DefinitionErrors(application.definition.name, problems)
     written = to_manifest(from_definition(application.definition, image=image))
     if namespace is not None:
+        _check_namespace(namespace)
         written["metadata"]["namespace"] = namespace
     if replicas is not None:
         if "worker" not in written["spec"]:
@@ -44,10 +52,17 @@ def manifest(
         sys.stdout.write(to_yaml(resource))
 
 
+def _check_namespace(name: str) -> None:
+    """A DNS label, which the API server asks for (RFC 1123)."""
+    if re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", name) is None:
+        rule = "must be 1 to 63 lower-case letters, digits and dashes, and neither begin nor end with a dash"
+        raise UsageError(f"--namespace: {name!r} {rule}")
+
+
 def graph(
     target: Annotated[str, typer.Argument(metavar="FILE|MODULE:ATTR", help="A manifest, or a stepwell.Workflow.")],
     workflow: Annotated[
-        str | None, typer.Option("--workflow", "-w", help="Which one, if the file holds several.")
+        str | None, typer.Option("--workflow", "-w", metavar="NAME", help="Which one, if the file holds several.")
     ] = None,
 ) -> None:
     """Print the statuses and moves of a workflow as a Mermaid diagram."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+import importlib.util
 import os
 import signal
 import sys
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stepwell.cli.errors import DEBUG, ExitCode, UsageError, say
+from stepwell.cli.errors import ExitCode, UsageError
 from stepwell.cli.render import Output, print_json_line, timestamp
+from stepwell.cli.voice import LogFormat, Voice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from stepwell._worker.dev import DevPlan, Session
+    from stepwell._worker.health import Address
     from stepwell._worker.live import Numbers
 
 DEFAULT_STORE = Path("stepwell.db")
@@ -29,49 +31,86 @@ DEFAULT_STORE = Path("stepwell.db")
 def dev(
     files: Annotated[
         list[str],
-        typer.Option("--file", "-f", help="A manifest, a directory of them, or MODULE:ATTR. May be repeated."),
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="FILE|MODULE:ATTR",
+            help="A manifest, a directory of them, or MODULE:ATTR. May be repeated.",
+        ),
     ],
     store: Annotated[
-        Path, typer.Option("--store", envvar="STEPWELL_STORE", help="The file that keeps everything.")
+        Path, typer.Option("--store", metavar="FILE", envvar="STEPWELL_STORE", help="The file that keeps everything.")
     ] = DEFAULT_STORE,
     triggers: Annotated[
         list[Path] | None,
-        typer.Option("--trigger", help='Start a run for each line: {"foreignID": "1", "object": {}}. May be repeated.'),
+        typer.Option(
+            "--trigger",
+            metavar="FILE",
+            help='Start a run for each line: {"foreignID": "1", "object": {}}. May be repeated.',
+        ),
     ] = None,
     topics: Annotated[
         list[str] | None,
-        typer.Option("--topic", help="NAME=FILE: read this topic from a file of JSON lines. May be repeated."),
+        typer.Option(
+            "--topic", metavar="NAME=FILE", help="Read this topic from a file of JSON lines. May be repeated."
+        ),
     ] = None,
     until_idle: Annotated[
         bool, typer.Option("--until-idle", help="End when all that is left waits for callbacks, timers or schedules.")
     ] = False,
     output: Annotated[Output, typer.Option("--output", "-o", help="For people or for programs.")] = Output.TABLE,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics", metavar="[HOST:]PORT", help="Serve /metrics, /healthz and /readyz here; HOST is 127.0.0.1."
+        ),
+    ] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option("--log-format", help="Logs on stderr: for people, or one JSON object a line.")
+    ] = LogFormat.TEXT,
 ) -> None:
     """Run workflows in this process: the whole engine over one file, for development and small machines.
 
     Handlers are imported from the current directory. Starting it again with the same arguments goes on where it was.
     """
+    voice = Voice(log_format)
+    with voice.reporting():
+        plan = _plan(files, store=store, triggers=triggers or [], topics=topics or [], metrics=metrics)
+        code = asyncio.run(_serve(plan, voice, until_idle=until_idle, output=output))
+    _end_now_if_threads_hang(code)
+    raise typer.Exit(code)
+
+
+def _plan(files: list[str], *, store: Path, triggers: list[Path], topics: list[str], metrics: str | None) -> DevPlan:
     from stepwell._worker.dev import DevPlan  # noqa: PLC0415  (the engine: `--help` need not load it)
     from stepwell._worker.targets import from_here, load  # noqa: PLC0415  (as above)
 
     from_here()
-    _log_to_stderr()
-    for path in triggers or ():
+    for path in triggers:
         if not path.is_file():
             raise UsageError(f"--trigger: there is no file {path}")
     found = load(files)
     if not found.applications:
         raise UsageError(f"--file: no Workflow in {', '.join(files)}")
-    plan = DevPlan(
+    return DevPlan(
         store=store,
         applications=found.applications,
         runs=found.runs,
-        triggers=tuple(triggers or ()),
-        topics=_topics(topics or []),
+        triggers=tuple(triggers),
+        topics=_topics(topics),
+        metrics=None if metrics is None else _address(metrics),
     )
-    code = asyncio.run(_serve(plan, until_idle=until_idle, output=output))
-    _end_now_if_threads_hang(code)
-    raise typer.Exit(code)
+
+
+def _address(given: str) -> Address:
+    if importlib.util.find_spec("prometheus_client") is None:
+        raise UsageError("--metrics: prometheus-client is not installed: pip install 'stepwell[metrics]'")
+    from stepwell._worker.health import Address  # noqa: PLC0415  (an HTTP server, for those who ask for it)
+
+    try:
+        return Address.parse(given)
+    except ValueError as error:
+        raise UsageError(f"--metrics: {error}") from None
 
 
 def _topics(given: list[str]) -> dict[str, Path]:
@@ -84,36 +123,13 @@ def _topics(given: list[str]) -> dict[str, Path]:
     return topics
 
 
-class _OneLine(logging.Handler):
-    """Logs as the rest of this program tells things: one line, and no traceback that nobody asked for."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write it."""
-        named = {"stepwell": record.name.partition(".")[0]} if not record.name.startswith("stepwell") else {}
-        extras = {**named, **{key: value for key, value in vars(record).items() if key not in _USUAL}}
-        told = " ".join(f"{key}={value}" for key, value in extras.items())
-        say(f"{record.levelname.lower()}: {record.getMessage()}{' ' + told if told else ''}")
-        if record.exc_info and os.environ.get(DEBUG):
-            sys.stderr.write(logging.Formatter().formatException(record.exc_info) + "\n")
-
-
-_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-
-def _log_to_stderr() -> None:
-    root = logging.getLogger()
-    if not any(isinstance(handler, _OneLine) for handler in root.handlers):
-        root.addHandler(_OneLine())
-    root.setLevel(logging.DEBUG if os.environ.get(DEBUG) else logging.WARNING)
-    # What handlers say by `run.log`.
-    logging.getLogger("stepwell.run").setLevel(logging.INFO)
-
-
-async def _serve(plan: DevPlan, *, until_idle: bool, output: Output) -> ExitCode:
+async def _serve(plan: DevPlan, voice: Voice, *, until_idle: bool, output: Output) -> ExitCode:
     from stepwell._worker.dev import dev_session  # noqa: PLC0415  (loaded by now)
 
-    stop = _stop_on_signals()
-    async with dev_session(plan, tell=lambda line: say(f"error: {line}")) as session:
+    stop = _stop_on_signals(voice)
+    async with dev_session(plan, tell=lambda line: voice.complain(line, action="trigger_refused")) as session:
+        if session.pages is not None:
+            voice.tell(f"metrics on {session.pages}/metrics", action="metrics_served")
         ended = await _until(session, stop, until_idle=until_idle, output=output)
         await session.drain()
         numbers = await session.watcher.look(afresh=True)
@@ -124,14 +140,14 @@ async def _serve(plan: DevPlan, *, until_idle: bool, output: Output) -> ExitCode
     return ExitCode.OK if session.clean and not by_errors else ExitCode.REFUSED
 
 
-def _stop_on_signals() -> asyncio.Event:
+def _stop_on_signals(voice: Voice) -> asyncio.Event:
     """The first signal drains; the second one ends the process at once, which loses nothing that was acknowledged."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def stopped() -> None:
         if stop.is_set():
             os._exit(ExitCode.INTERRUPTED)
-        say("stopping: running handlers may finish (again to stop at once)")
+        voice.tell("stopping: running handlers may finish (again to stop at once)", action="stopping")
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -151,6 +151,9 @@ def _exit_code(invoke: Callable[[], Any]) -> int:
         return _usage(error)
     except KeyboardInterrupt as error:
         return report(error)
+    if code == ExitCode.INTERRUPTED:
+        # Of the parser, which turns control-C into this code and says nothing.
+        say("interrupted")
     return int(code) if isinstance(code, int) else ExitCode.OK
 
 
@@ -161,5 +164,6 @@ def _usage(error: Any) -> ExitCode:
         sys.stderr.write(f"{message}\n")
         return ExitCode.USAGE
     hint = f" (see {context.command_path} --help)" if context is not None else ""
-    say(f"error: {message.rstrip('.')}{hint}")
+    # The prefix is pydantic's, by which the parser checks choices.
+    say(f"error: {message.replace('Value error, ', '').rstrip('.')}{hint}")
     return ExitCode.USAGE

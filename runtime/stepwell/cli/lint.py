@@ -15,7 +15,9 @@ from stepwell.cli.render import Output, clean, print_json
 
 
 def lint(
-    paths: Annotated[list[Path], typer.Argument(help="Manifests, or directories that hold them (*.yaml, *.yml).")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH", help="Manifests, or directories of them (*.yaml, *.yml).")
+    ],
     with_code: Annotated[
         bool, typer.Option("--import", help="Import the Python handlers too, and compare them with the object.")
     ] = False,

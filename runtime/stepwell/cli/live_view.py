@@ -167,7 +167,7 @@ def _add(table: Table, *cells: object) -> None:
 
 
 def _statuses(numbers: Numbers) -> Table:
-    table = _table("", "WORKFLOW", "STATUS", "WORKING", "PUT OFF", "PAUSED", "ENDED", "OLDEST")
+    table = _table("", "WORKFLOW", "STATUS", "RUNNING", "PUT OFF", "PAUSED", "ENDED", "OLDEST")
     rows: dict[tuple[str, str], list[int]] = {}
     oldest: dict[tuple[str, str], datetime] = {}
     for count in numbers.counts:

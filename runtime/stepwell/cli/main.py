@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stepwell.cli import definitions, dev, lint, runs, workflows
+from stepwell.cli import definitions, dev, lint, migrate, runs, workflows
 from stepwell.cli.errors import EXIT_CODES, OneLineGroup
 
 app = typer.Typer(
@@ -42,10 +42,11 @@ def options(
     """Durable, typed workflows: state machines that live for days and never lose a step."""
 
 
-app.command("dev")(dev.dev)
-app.command("lint")(lint.lint)
-app.command("manifest")(definitions.manifest)
-app.command("graph")(definitions.graph)
+app.command("dev", short_help="Run workflows in this process.")(dev.dev)
+app.command("lint", short_help="Find every fault of manifests.")(lint.lint)
+app.command("manifest", short_help="Print a workflow as an object of Kubernetes.")(definitions.manifest)
+app.command("graph", short_help="Print a workflow as a Mermaid diagram.")(definitions.graph)
+app.command("migrate", short_help="Bring a database to this release's schema.")(migrate.migrate)
 app.add_typer(runs.app, name="runs")
 app.add_typer(workflows.app, name="workflows")
 

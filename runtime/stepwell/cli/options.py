@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from uuid import UUID
 
 import typer
 
@@ -18,6 +19,7 @@ from stepwell.cli.errors import UsageError
 from stepwell.cli.render import Output
 
 if TYPE_CHECKING:
+    from stepwell._domain.ids import RunID
     from stepwell._worker.opened import Opened
 
 T = TypeVar("T")
@@ -81,10 +83,12 @@ def complete_run(ctx: typer.Context, incomplete: str) -> Iterator[str]:
     yield from (ref for ref in dict.fromkeys(found) if ref.startswith(incomplete))
 
 
-StoreOption = Annotated[Path, typer.Option("--store", envvar="STEPWELL_STORE", help="The file that keeps everything.")]
+StoreOption = Annotated[
+    Path, typer.Option("--store", metavar="FILE", envvar="STEPWELL_STORE", help="The file that keeps everything.")
+]
 WorkflowOption = Annotated[
     str | None,
-    typer.Option("--workflow", "-w", help="Name of the workflow.", autocompletion=complete_workflow),
+    typer.Option("--workflow", "-w", metavar="NAME", help="Name of the workflow.", autocompletion=complete_workflow),
 ]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="For people or for programs.")]
 RefArgument = Annotated[
@@ -95,10 +99,10 @@ RefArgument = Annotated[
 ]
 RefsArgument = Annotated[
     list[str],
-    typer.Argument(metavar="REF...", help="Foreign ids of runs, or run ids with --by-id.", autocompletion=complete_run),
+    typer.Argument(metavar="REF", help="Foreign ids of runs, or run ids with --by-id.", autocompletion=complete_run),
 ]
 ByIDOption = Annotated[bool, typer.Option("--by-id", help="REF is a run id and not a foreign id.")]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Recorded in the history with the change.")]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Recorded in the history with the change.")]
 
 
 def json_value(option: str, text: str) -> Any:
@@ -121,6 +125,18 @@ def json_value(option: str, text: str) -> Any:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON value")
+
+
+def run_id_value(option: str, text: str) -> RunID:
+    """A run id: a UUID."""
+    from stepwell._domain.ids import RunID  # noqa: PLC0415  (as in ``run``'s callers: loaded when needed)
+
+    try:
+        return RunID(str(UUID(text)))
+    except ValueError:
+        raise UsageError(
+            f"{option}: {text!r} must be a run id, such as the one that the page before ended with"
+        ) from None
 
 
 def duration_value(option: str, text: str) -> timedelta:

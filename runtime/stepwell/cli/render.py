@@ -50,7 +50,7 @@ def clean(text: object) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "") -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "", indent: str = "") -> None:
     """Aligned columns under a heading; ``empty`` goes to stderr if there are no rows."""
     from rich.table import Table  # noqa: PLC0415  (as above)
     from rich.text import Text  # noqa: PLC0415  (as above)
@@ -68,7 +68,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     with out.capture() as captured:
         out.print(table)
     # Trailing blanks are of no use to anybody; a style may end behind them.
-    sys.stdout.write("".join(f"{_rstrip(line)}\n" for line in captured.get().splitlines()))
+    sys.stdout.write("".join(f"{indent}{_rstrip(line)}\n" for line in captured.get().splitlines()))
 
 
 def _rstrip(line: str) -> str:

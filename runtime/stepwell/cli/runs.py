@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -20,6 +21,7 @@ from stepwell.cli.options import (
     duration_value,
     json_value,
     run,
+    run_id_value,
     store_at,
     time_value,
 )
@@ -37,17 +39,23 @@ _MOST = 10_000
 
 @app.command()
 def trigger(
-    foreign_id: Annotated[str, typer.Argument(help="Your own key, such as an order number.")],
+    foreign_id: Annotated[str, typer.Argument(metavar="FOREIGN_ID", help="Your own key, such as an order number.")],
     workflow: WorkflowOption = None,
-    whole: Annotated[str, typer.Option("--object", help="The run's object: JSON, @FILE, or - for stdin.")] = "{}",
-    start: Annotated[str | None, typer.Option("--start", help="Status to start in. Default: the workflow's.")] = None,
+    whole: Annotated[
+        str, typer.Option("--object", metavar="JSON|@FILE|-", help="The run's object: JSON, @FILE, or - for stdin.")
+    ] = "{}",
+    start: Annotated[
+        str | None, typer.Option("--start", metavar="STATUS", help="Status to start in. Default: the workflow's.")
+    ] = None,
     request_id: Annotated[
-        str | None, typer.Option("--request-id", help="Makes a repeat harmless: it answers with the first outcome.")
+        str | None,
+        typer.Option("--request-id", metavar="ID", help="Makes a repeat harmless: it answers with the first outcome."),
     ] = None,
     wait_for: Annotated[
-        list[str] | None, typer.Option("--wait-for", help="Wait for this status or state. May be repeated.")
+        list[str] | None,
+        typer.Option("--wait-for", metavar="GOAL", help="Wait for this status or state. May be repeated."),
     ] = None,
-    timeout: Annotated[str, typer.Option("--timeout", help="For --wait-for.")] = "60s",
+    timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="For --wait-for.")] = "60s",
     store: StoreOption = DEFAULT_STORE,
     output: OutputOption = Output.TABLE,
 ) -> None:
@@ -73,26 +81,35 @@ def trigger(
 @app.command("list")
 def list_(
     workflow: WorkflowOption = None,
-    status: Annotated[list[str] | None, typer.Option("--status", help="Only in this status. May be repeated.")] = None,
-    state: Annotated[list[str] | None, typer.Option("--state", help="Only in this state. May be repeated.")] = None,
-    foreign_id: Annotated[str | None, typer.Option("--foreign-id", help="Only of this foreign id.")] = None,
-    created_after: Annotated[
-        str | None, typer.Option("--created-after", help="A time (ISO 8601), or how long ago: 2h, 3d.")
+    status: Annotated[
+        list[str] | None, typer.Option("--status", metavar="STATUS", help="Only in this status. May be repeated.")
     ] = None,
-    created_before: Annotated[str | None, typer.Option("--created-before", help="As --created-after.")] = None,
+    state: Annotated[
+        list[str] | None, typer.Option("--state", metavar="STATE", help="Only in this state. May be repeated.")
+    ] = None,
+    foreign_id: Annotated[
+        str | None, typer.Option("--foreign-id", metavar="ID", help="Only of this foreign id.")
+    ] = None,
+    created_after: Annotated[
+        str | None, typer.Option("--created-after", metavar="TIME", help="A time (ISO 8601), or how long ago: 2h, 3d.")
+    ] = None,
+    created_before: Annotated[
+        str | None, typer.Option("--created-before", metavar="TIME", help="As --created-after.")
+    ] = None,
     order: Annotated[Literal["newest", "oldest"], typer.Option("--order", help="Which come first.")] = "newest",
-    limit: Annotated[int, typer.Option("--limit", min=1, max=_MOST, help="How many at most.")] = 50,
-    after: Annotated[str | None, typer.Option("--after", help="The last run id of the page before.")] = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="NUMBER", min=1, max=_MOST, help="How many at most.")] = 50,
+    after: Annotated[
+        str | None, typer.Option("--after", metavar="RUN_ID", help="The last run id of the page before.")
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List runs, by their start."""
 
     async def work() -> None:
-        from stepwell._domain.ids import ForeignID, RunID  # noqa: PLC0415  (as above)
+        from stepwell._domain.ids import ForeignID  # noqa: PLC0415  (as above)
         from stepwell._worker.opened import NAMESPACE  # noqa: PLC0415  (as above)
         from stepwell.cli.references import states, workflow_rows  # noqa: PLC0415  (as above)
-        from stepwell.cli.views import print_runs, run_json  # noqa: PLC0415  (as above)
         from stepwell.ports.store import Order, RunQuery  # noqa: PLC0415  (as above)
 
         async with store_at(store) as opened:
@@ -108,23 +125,29 @@ def list_(
                 created_after=None if created_after is None else time_value("--created-after", created_after, now),
                 created_before=None if created_before is None else time_value("--created-before", created_before, now),
                 order=Order(order),
-                after=None if after is None else RunID(after),
+                after=None if after is None else run_id_value("--after", after),
                 limit=limit + 1,
             )
-            found = await opened.store.list(query)
-            page, more = found[:limit], len(found) > limit
-            if output is Output.JSON:
-                next_ = page[-1].run_id if more else None
-                print_json({"runs": [run_json(record, with_object=False) for record in page], "after": next_})
-                return
-            print_runs(page, now)
-            if more:
-                typer.echo(f"there are more: --after {page[-1].run_id}", err=True)
+            _print_page(await opened.store.list(query), limit, now, output)
 
     run(work())
 
 
-@app.command()
+def _print_page(found: Sequence[Record], limit: int, now: datetime, output: Output) -> None:
+    """One page of the runs that were found, one more than which says that there are others."""
+    from stepwell.cli.views import print_runs, run_json  # noqa: PLC0415  (as above)
+
+    page, more = found[:limit], len(found) > limit
+    if output is Output.JSON:
+        next_ = page[-1].run_id if more else None
+        print_json({"runs": [run_json(record, with_object=False) for record in page], "after": next_})
+        return
+    print_runs(page, now)
+    if more:
+        typer.echo(f"there are more: --after {page[-1].run_id}", err=True)
+
+
+@app.command(short_help="Show a run and what it waits for.")
 def show(
     ref: RefArgument,
     workflow: WorkflowOption = None,
@@ -159,7 +182,7 @@ def show(
     run(work())
 
 
-@app.command()
+@app.command(short_help="Show every change of a run.")
 def history(
     ref: RefArgument,
     workflow: WorkflowOption = None,
@@ -185,15 +208,20 @@ def history(
     run(work())
 
 
-@app.command()
+@app.command(short_help="Call a run back.")
 def callback(
     ref: RefArgument,
-    name: Annotated[str, typer.Option("--name", help="Name of the callback.")],
-    payload: Annotated[str, typer.Option("--payload", help="JSON, @FILE, or - for stdin.")] = "null",
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the callback.")],
+    payload: Annotated[
+        str, typer.Option("--payload", metavar="JSON|@FILE|-", help="JSON, @FILE, or - for stdin.")
+    ] = "null",
     request_id: Annotated[
-        str | None, typer.Option("--request-id", help="Makes a repeat harmless: it answers with the first receipt.")
+        str | None,
+        typer.Option("--request-id", metavar="ID", help="Makes a repeat harmless: it answers with the first receipt."),
     ] = None,
-    wait: Annotated[str | None, typer.Option("--wait", help="Wait this long for the outcome.")] = None,
+    wait: Annotated[
+        str | None, typer.Option("--wait", metavar="DURATION", help="Wait this long for the outcome.")
+    ] = None,
     workflow: WorkflowOption = None,
     by_id: ByIDOption = False,
     store: StoreOption = DEFAULT_STORE,
@@ -221,14 +249,16 @@ def callback(
     run(work())
 
 
-@app.command()
+@app.command(short_help="Wait for a status or a state.")
 def wait(
     ref: RefArgument,
     until: Annotated[
         list[str],
-        typer.Option("--for", help="A status, a state, status=NAME or state=NAME. May be repeated: any of them."),
+        typer.Option(
+            "--for", metavar="GOAL", help="A status, a state, status=NAME or state=NAME. May be repeated: any of them."
+        ),
     ],
-    timeout: Annotated[str, typer.Option("--timeout", help="How long at most.")] = "60s",
+    timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long at most.")] = "60s",
     workflow: WorkflowOption = None,
     by_id: ByIDOption = False,
     store: StoreOption = DEFAULT_STORE,
@@ -282,7 +312,8 @@ def _steer(
                     record = await find(opened, ref, workflow=workflow, by_id=by_id)
                     await steer(opened.client.untyped(record.workflow), record.run_id)
                 except (StepwellError, UsageError) as error:
-                    code = code or report(error)
+                    told = report(error)
+                    code = code or told
                     continue
                 after = (await opened.store.load([record.run_id]))[record.run_id].record
                 changed.append(after)
@@ -297,7 +328,7 @@ def _steer(
         raise typer.Exit(code)
 
 
-@app.command()
+@app.command(short_help="Let runs stand still until resumed.")
 def pause(
     refs: RefsArgument,
     reason: ReasonOption = "",
@@ -339,7 +370,7 @@ def cancel(
     _steer(refs, "cancelled", steer, workflow=workflow, by_id=by_id, store=store, output=output)
 
 
-@app.command()
+@app.command(short_help="Try runs again now.")
 def retry(
     refs: RefsArgument,
     reason: ReasonOption = "",
@@ -353,7 +384,7 @@ def retry(
     _steer(refs, "retried", steer, workflow=workflow, by_id=by_id, store=store, output=output)
 
 
-@app.command("delete-data")
+@app.command("delete-data", short_help="Erase the objects of finished runs.")
 def delete_data(
     refs: RefsArgument,
     reason: ReasonOption = "",

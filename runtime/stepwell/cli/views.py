@@ -176,7 +176,7 @@ class Details:
         for title, rows in parts:
             if rows:
                 sys.stdout.write(f"{title}:\n")
-                print_table(("  NAME", "WHEN", "ATTEMPTS", "LAST ERROR"), [(f"  {r[0]}", *r[1:]) for r in rows])
+                print_table(("NAME", "WHEN", "ATTEMPTS", "LAST ERROR"), rows, indent="  ")
 
     def _timer(self, timer: Timer) -> str:
         if timer.remaining_ms is not None:

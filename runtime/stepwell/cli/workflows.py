@@ -17,7 +17,7 @@ NameArgument = Annotated[
 ]
 
 
-@app.command("list")
+@app.command("list", short_help="List workflows and count their runs.")
 def list_(store: StoreOption = DEFAULT_STORE, output: OutputOption = Output.TABLE) -> None:
     """List workflows, with how many of their runs are at work, paused and ended."""
 
@@ -73,7 +73,7 @@ def list_(store: StoreOption = DEFAULT_STORE, output: OutputOption = Output.TABL
     run(work())
 
 
-@app.command()
+@app.command(short_help="Stop steps, timers and schedules of a workflow.")
 def suspend(name: NameArgument, store: StoreOption = DEFAULT_STORE) -> None:
     """Start no step, timer or schedule of a workflow; triggers and callbacks are kept."""
 
@@ -85,7 +85,7 @@ def suspend(name: NameArgument, store: StoreOption = DEFAULT_STORE) -> None:
     typer.echo(f"suspended {clean(name)}")
 
 
-@app.command()
+@app.command(short_help="End a suspension.")
 def resume(name: NameArgument, store: StoreOption = DEFAULT_STORE) -> None:
     """End a suspension; what fell due meanwhile happens now."""
 

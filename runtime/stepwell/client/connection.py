@@ -16,7 +16,7 @@ from stepwell.builder import Workflow
 from stepwell.builder.tokens import EnumT, ModelT
 from stepwell.callables import RawCodec
 from stepwell.client.runs import Access, JsonObject, Runs, Typing
-from stepwell.errors import UnknownWorkflowError
+from stepwell.errors import StoreRefusedError, UnknownWorkflowError
 from stepwell.ports.clock import Clock
 from stepwell.ports.store import DeadLetter, RecordStore, StatusCount
 
@@ -52,9 +52,12 @@ class Client:
     def connect(
         cls, url: str, /, *, namespace: str = "default", actor: str = "sdk"
     ) -> AbstractAsyncContextManager[Client]:
-        """A client of ``sqlite:///FILE`` (``sqlite:////absolute/FILE``), open within ``async with``.
+        """A client of ``sqlite:///FILE`` (``sqlite:////absolute/FILE``) or ``postgresql://…``, within ``async with``.
 
-        Raises ``ValueError`` for another url, ``StoreRefusedError`` for a file that is not Stepwell's.
+        A PostgreSQL url is written as for libpq, and needs the extra ``stepwell[postgres]``.
+
+        Raises ``ValueError`` for another url, ``StoreRefusedError`` for a file or a database that is not Stepwell's,
+        ``StoreUnavailableError`` if the server cannot be reached.
         """
         return _connected(cls, url, namespace, actor)
 
@@ -116,21 +119,34 @@ class Client:
 
 @asynccontextmanager
 async def _connected(kind: type[Client], url: str, namespace: str, actor: str) -> AsyncIterator[Client]:
-    store, clock = _open(url)
+    store, clock = await _open(url)
     try:
         yield kind(store, clock, namespace=namespace, actor=actor)
     finally:
         await store.close()
 
 
-def _open(url: str) -> tuple[RecordStore, Clock]:
+async def _open(url: str) -> tuple[RecordStore, Clock]:
     parts = urlsplit(url)
+    if parts.scheme == "postgresql":
+        return await _open_postgres(url)
     if parts.scheme != "sqlite" or parts.netloc or len(parts.path) <= 1:
         # The rest of the url may hold a password.
-        raise ValueError(f"cannot connect to a url of scheme {parts.scheme!r}: it must be sqlite:///FILE")
+        raise ValueError(
+            f"cannot connect to a url of scheme {parts.scheme!r}: it must be sqlite:///FILE or postgresql://…"
+        )
     # A driver is loaded by who connects, not by who imports the client.
     from stepwell.adapters.embedded.clock import SystemClock  # noqa: PLC0415
     from stepwell.adapters.embedded.store import EmbeddedStore  # noqa: PLC0415
 
     clock = SystemClock()
     return EmbeddedStore.open(Path(parts.path[1:]), clock=clock), clock
+
+
+async def _open_postgres(url: str) -> tuple[RecordStore, Clock]:
+    try:
+        from stepwell.adapters.postgres.store import PostgresStore  # noqa: PLC0415  (as above)
+    except ModuleNotFoundError as error:
+        raise StoreRefusedError("the driver of PostgreSQL is missing: pip install 'stepwell[postgres]'") from error
+    store = await PostgresStore.open(url, name="stepwell-client")
+    return store, store.clock

@@ -13,6 +13,7 @@ from typing import Any, Generic, Literal, TypeVar, overload
 from stepwell._domain.decide import begin
 from stepwell._domain.decision import Nothing
 from stepwell._domain.definition import WorkflowDefinition
+from stepwell._domain.http_protocol import TRACEPARENT
 from stepwell._domain.ids import ForeignID, InboxID, RunID, RunRef
 from stepwell._domain.outcomes import Cancel, DeleteData, Pause, Resume, Retry, Wish
 from stepwell._domain.record import CallbackState, InboxRow, Record, RefusalReason, StartRequest
@@ -88,8 +89,12 @@ class Runs(Generic[ObjectT, StatusT]):
         *,
         start: StatusT | None = None,
         request_id: str | None = None,
+        trace: str = "",
     ) -> RunRecord[ObjectT, StatusT]:
         """Start a run. With a ``request_id``, a repeat after an unknown outcome answers with the first call's run.
+
+        ``trace``: the caller's W3C traceparent. The run keeps it, its events carry it, handlers read it as
+        ``run.trace``, and HTTP handlers are sent it.
 
         Raises ``AlreadyRunningError`` if an unfinished run has the foreign id, ``InvalidObjectError`` for an object
         that is not of the model, holds NaN, or is over 256 KiB.
@@ -107,6 +112,7 @@ class Runs(Generic[ObjectT, StatusT]):
             actor=self._access.actor,
             start=None if start is None else str(start),
             key=_request_key(request_id),
+            trace=_checked_trace(trace),
         )
         decision = begin(definition, request, store.now())
         [started] = await store.start([(request, decision)])
@@ -321,6 +327,13 @@ class Runs(Generic[ObjectT, StatusT]):
 
     def _view(self, record: Record, codec: Codec[ObjectT]) -> RunRecord[ObjectT, StatusT]:
         return run_record(record, codec, self._typing.status_of)
+
+
+def _checked_trace(trace: str) -> str:
+    """Empty, or of the form of W3C Trace Context, level 1: it ends in headers of other people's services."""
+    if trace and not TRACEPARENT.fullmatch(trace):
+        raise InvalidObjectError("trace", "must be a W3C traceparent, such as 00-<32 hex digits>-<16 hex digits>-01")
+    return trace
 
 
 def _request_key(request_id: str | None) -> str | None:

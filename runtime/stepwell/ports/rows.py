@@ -192,6 +192,9 @@ class StatusCount:
     runs: int
     parked: int
     oldest: datetime | None
+    errors: tuple[tuple[str, int], ...] = ()
+    """Of the parked or paused ones: runs by class of the error that they wait because of, by name; the others wait
+    because a handler or a person wanted it. A paused run without an error counts under its pause code."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

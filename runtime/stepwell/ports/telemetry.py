@@ -5,11 +5,13 @@ Telling never fails and never blocks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from stepwell._domain.record import EventKind
 from stepwell._domain.states import RunState
+from stepwell.ports.rows import StatusCount
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +43,12 @@ class Telemetry(Protocol):
         """A run's state changed; ``before`` is None for a trigger."""
         ...
 
-    def lagged(self, workflow: str, status: str, seconds: float) -> None:
-        """The oldest run that could be handled in this status has waited this long."""
+    def lagged(self, workflow: str, status: str, seconds: float, *, alert: bool) -> None:
+        """The oldest run that could be handled in this status has waited this long; ``alert``: longer than it may."""
+        ...
+
+    def counted(self, counts: Sequence[StatusCount]) -> None:
+        """The runs of the store were counted anew; the lags that follow are those of these counts."""
         ...
 
     def committed(self, rows: int, seconds: float) -> None:

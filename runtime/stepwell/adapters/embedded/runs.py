@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -38,6 +39,15 @@ SELECT workflow, status, state, count(*),
     sum(state IN ('Initiated', 'Running') AND coalesce(not_before > :now, 0)),
     min(CASE WHEN state IN ('Initiated', 'Running') AND not_before IS NULL THEN entered_at END)
 FROM run WHERE namespace = :namespace GROUP BY workflow, status, state ORDER BY workflow, status, state
+"""
+# Without the hint all runs of the namespace are walked. An error is stored as "Class: message".
+_ERRORS = """
+SELECT workflow, status, state,
+    CASE last_error WHEN '' THEN pause_code ELSE substr(last_error, 1, instr(last_error || ':', ':') - 1) END, count(*)
+FROM run INDEXED BY run_unfinished WHERE finished_at IS NULL AND namespace = :namespace AND (
+    (state = 'Paused' AND pause_code <> 'Requested')
+    OR (state IN ('Initiated', 'Running') AND not_before > :now AND last_error <> ''))
+GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
 """
 
 _STATES = frozenset(state.value for state in RunState)
@@ -113,7 +123,12 @@ class Runs(Part):
 
     async def counts(self, namespace: str) -> Sequence[StatusCount]:
         """All runs, counted by workflow, status and state; those of a state of a newer release are left out."""
-        rows = await self._db.scan(_COUNTS, {"now": micros(self.now()), "namespace": namespace})
+        asked = {"now": micros(self.now()), "namespace": namespace}
+        rows = await self._db.scan(_COUNTS, asked)
+        errors: defaultdict[tuple[str, str, str], list[tuple[str, int]]] = defaultdict(list)
+        if any(parked or state == RunState.PAUSED for _, _, state, _, parked, _ in rows):
+            for workflow, status, state, error, runs in await self._db.scan(_ERRORS, asked):
+                errors[workflow, status, state].append((error, runs))
         return [
             StatusCount(
                 workflow=workflow,
@@ -122,6 +137,7 @@ class Runs(Part):
                 runs=runs,
                 parked=parked,
                 oldest=moment_if(oldest),
+                errors=tuple(errors.get((workflow, status, state), ())),
             )
             for workflow, status, state, runs, parked, oldest in rows
             if state in _STATES

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from stepwell._domain.ids import ForeignID
 from stepwell._domain.outcomes import Cancel, DeleteData, Pause
 from stepwell._domain.record import Record
-from stepwell._domain.states import RunState
+from stepwell._domain.states import PauseCode, RunState
 from stepwell.ports.store import Order, RecordStore, RunQuery, StatusCount, WorkflowRow
 from stepwell.testing.conformance.base import DEADLINE, StoreSuite
 from stepwell.testing.conformance.builders import HOUR, MINUTE, NAMESPACE, SECOND, Desk, definition
@@ -154,7 +154,21 @@ class CountSuite(StoreSuite):
             runs=3,
             parked=1,
             oldest=oldest.entered_at,
+            errors=(("ValueError", 1),),
         )
+
+    async def test_a_count_tells_the_errors_of_those_that_wait_and_nothing_of_their_messages(self, desk: Desk) -> None:
+        for _ in range(2):
+            await desk.fail(await desk.start(), delay=HOUR)
+            await desk.fail(await desk.start(), pause=PauseCode.PERMANENT_ERROR)
+        await desk.wish(await desk.start(), Pause(actor="ada"))
+        await desk.fail(await desk.start(), delay=MINUTE)
+        desk.clock.advance(2 * MINUTE)
+        counted = {c.state: (c.runs, c.parked, c.errors) for c in await desk.store.counts(NAMESPACE)}
+        assert counted == {
+            RunState.INITIATED: (3, 2, (("ValueError", 2),)),
+            RunState.PAUSED: (3, 0, (("ValueError", 2),)),
+        }
 
 
 class ChangedSuite(StoreSuite):

@@ -1,0 +1,145 @@
+"""What the outside may ask of a worker: its metrics, whether it lives, and whether it is of use.
+
+Alive: the event loop answers and no loop of the engine has failed. Ready: the engine runs, and the store has just taken
+a write. However often it is asked, the store is tried at most every few seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Self
+
+from stepwell._engine.supervisor import Engine
+from stepwell.adapters.http.pages import Page, PageServer
+from stepwell.adapters.prometheus import PrometheusTelemetry
+from stepwell.errors import StepwellError, StoreError
+from stepwell.ports.store import ConnectorStore
+
+LOOPBACK = "127.0.0.1"
+TRY_EVERY = 5.0
+"""Seconds for which one answer of the store stands."""
+PATIENCE = 2.0
+"""Seconds that the store has for a write."""
+
+_MAX_PORT = 65535
+
+
+class ListenError(StepwellError):
+    """The address for metrics cannot be listened on: choose another one, or stop whoever has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where to listen. Port 0 is any free one."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """``[HOST:]PORT``; an IPv6 address stands in brackets. Raises ``ValueError``."""
+        host, _, port = text.rpartition(":")
+        inner = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if not (port.isascii() and port.isdigit() and int(port) <= _MAX_PORT) or (":" in inner and inner == host):
+            raise ValueError(f"{text!r} must be [HOST:]PORT, with a port from 0 to {_MAX_PORT}")
+        return cls(host=inner or LOOPBACK, port=int(port))
+
+    def url(self, port: int) -> str:
+        """The root of the pages, at the port that was found."""
+        return f"http://[{self.host}]:{port}" if ":" in self.host else f"http://{self.host}:{port}"
+
+
+class Readiness:
+    """Whether work that is handed in now will be done. The position of a reader that nobody is, is what is written."""
+
+    def __init__(
+        self,
+        store: ConnectorStore,
+        *,
+        namespace: str,
+        patience: float = PATIENCE,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._namespace = namespace
+        self._patience = patience
+        self._monotonic = monotonic
+        self._gate = asyncio.Lock()
+        self._tried_at = float("-inf")
+        self._trouble = ""
+        self.engine: Engine | None = None
+        """Set once it runs."""
+        self.draining = False
+
+    def why_dead(self) -> str:
+        """Why the process should be started again; empty: it should not."""
+        stopped = self.engine is not None and not self.engine.running and not self.draining
+        return "a loop of the engine has stopped" if stopped else ""
+
+    async def why_not(self) -> str:
+        """Why it is not ready, in words without anything of the store's own; empty: it is."""
+        if self.draining:
+            return "draining"
+        if self.engine is None:
+            return "starting"
+        if not self.engine.running:
+            return self.why_dead()
+        async with self._gate:
+            if self._monotonic() - self._tried_at >= TRY_EVERY:
+                self._trouble = await self._write()
+                self._tried_at = self._monotonic()
+        return self._trouble
+
+    async def _write(self) -> str:
+        try:
+            async with asyncio.timeout(self._patience):
+                # Positions only rise, and the time does too. No workflow has an empty name.
+                await self._store.save_position(self._namespace, "", "readiness", 0, offset=time.time_ns() // 1000)
+        except TimeoutError:
+            return f"the store took no write within {self._patience:g} s"
+        except StoreError as error:
+            return f"the store takes no writes: {type(error).__name__}"
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthPages:
+    """The pages while they are served."""
+
+    url: str
+    telemetry: PrometheusTelemetry
+    readiness: Readiness
+
+
+@asynccontextmanager
+async def health_pages(address: Address, store: ConnectorStore, *, namespace: str) -> AsyncIterator[HealthPages]:
+    """Serve ``/metrics``, ``/healthz`` and ``/readyz``. Raises ``ListenError``."""
+    telemetry, readiness = PrometheusTelemetry(), Readiness(store, namespace=namespace)
+
+    async def metrics(accept: str) -> Page:
+        body, content_type = telemetry.page(accept)
+        return Page(body=body, content_type=content_type)
+
+    async def healthz(_: str) -> Page:
+        return _verdict(readiness.why_dead())
+
+    async def readyz(_: str) -> Page:
+        return _verdict(await readiness.why_not())
+
+    pages = {"/metrics": metrics, "/healthz": healthz, "/readyz": readyz}
+    try:
+        server = await PageServer.open(pages, host=address.host, port=address.port)
+    except OSError as error:
+        raise ListenError(f"{address.host}:{address.port} cannot be listened on: {error.strerror or error}") from None
+    try:
+        yield HealthPages(url=address.url(server.port), telemetry=telemetry, readiness=readiness)
+    finally:
+        await server.close()
+
+
+def _verdict(trouble: str) -> Page:
+    return Page(body=f"{trouble or 'ok'}\n".encode(), status=503 if trouble else 200)

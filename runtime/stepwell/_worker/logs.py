@@ -1,0 +1,85 @@
+"""Logs that can always be written: under the key names of metrics and status reasons, and never with a payload.
+
+What a handler logs itself is its own words; a value that is no plain one is told by its type alone, so that an object
+handed to a logger by mistake is not spread. Of an exception the class and the places are told, not its message, which
+may quote what it was raised about.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import traceback
+from datetime import UTC, datetime
+from pathlib import PurePath
+from types import TracebackType
+from typing import Any
+
+ACTION = "log"
+"""The action of a record that names none: user code's, or another library's."""
+
+_LONGEST = 1024
+_FRAMES = 20
+_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: ``time`` (UTC), ``level``, ``logger``, ``action``, ``message``, then what the record brings.
+
+    Stepwell's own: workflow, status, run, foreign_id, version, attempt, error (a class), and others of single actions.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; whatever the record holds, this does not fail."""
+        told: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "action": ACTION,
+            "message": message_of(record),
+        }
+        told |= {key: value for key, value in extras_of(record).items() if key == "action" or key not in told}
+        if record.exc_info and record.exc_info[0] is not None:
+            kind, _, trace = record.exc_info
+            told.setdefault("error", kind.__name__)
+            told["trace"] = _places(trace)
+        # All in ASCII: some readers take U+2028 for the end of a line.
+        return json.dumps(told, ensure_ascii=True)
+
+
+def extras_of(record: logging.LogRecord) -> dict[str, object]:
+    """What a record brings beside its message, in plain values."""
+    return {key: _plain(value) for key, value in vars(record).items() if key not in _USUAL}
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """The message; as it stands in the code, if its arguments do not fit or cannot be written."""
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001  (whatever the arguments do, it must not fail the handler that logs)
+        return _clipped(str(record.msg)) if isinstance(record.msg, str) else f"<{type(record.msg).__name__}>"
+
+
+def _plain(value: Any) -> object:
+    # A string enum is written as what it stands for.
+    if isinstance(value, str):
+        return _clipped(str.__str__(value))
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else repr(float(value))
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return f"<{type(value).__name__}>"
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _places(trace: TracebackType | None) -> list[str]:
+    frames = traceback.extract_tb(trace)[-_FRAMES:]
+    return [f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]
