@@ -11,9 +11,14 @@ from stepwell.errors import StoreError, StoreRefusedError, StoreUnavailableError
 
 UNIQUE_VIOLATION = "23505"
 
-_LOST = (OSError, TimeoutError, asyncpg.InterfaceError)
+# The driver's internal error is what a statement meets whose connection is being closed by the server just now.
+_LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+DRIVER_ERRORS = (asyncpg.PostgresError, *_LOST)
+"""All that a statement may raise; a ``TimeoutError`` is an ``OSError``."""
+
 _LOST_STATES = ("08", "57P01", "57P02", "57P03", "53", "58")
-_IN_THE_WAY = ("40", "55P03", "57014")
+# 23514: the row was on its way to the default partition while the partition of its time was attached.
+_IN_THE_WAY = ("40", "55P03", "57014", "23514")
 _OF_THE_VALUE = ("22", "23", "54")
 _REFUSED = ("28", "3D", "3F", "42")
 """Wrong password, no such database, no such schema, no such table or no right to it."""
@@ -38,7 +43,7 @@ def is_in_the_way(error: BaseException) -> bool:
 
 def is_of_the_value(error: BaseException) -> bool:
     """Whether a value cannot be stored, whenever it is tried."""
-    return sqlstate(error).startswith(_OF_THE_VALUE)
+    return sqlstate(error).startswith(_OF_THE_VALUE) and not is_in_the_way(error)
 
 
 def translated(error: Exception) -> Exception:
@@ -60,5 +65,5 @@ def in_our_words() -> Iterator[None]:
     """Translate what the driver raises inside."""
     try:
         yield
-    except (asyncpg.PostgresError, *_LOST) as error:
+    except DRIVER_ERRORS as error:
         raise translated(error) from error

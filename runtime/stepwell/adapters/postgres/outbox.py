@@ -10,9 +10,13 @@ from collections.abc import Iterable, Sequence
 
 from stepwell._domain.ids import RunID
 from stepwell._domain.record import EventKind
+from stepwell.adapters.postgres.rows import number_of
 from stepwell.ports.stream import Delivery
 
 Key = tuple[RunID, int]
+
+MAX_GAPS = 4096
+"""How many ids behind the newest a reader cares about."""
 
 
 class Outbox:
@@ -21,6 +25,7 @@ class Outbox:
     def __init__(self) -> None:
         self._finished: set[int] = set()
         self._kept: set[int] = set()
+        self._kept_ahead: set[int] = set()
         self._expected: dict[Key, list[Delivery]] = {}
         self._given_back: list[Delivery] = []
         self._unread: set[int] | None = None
@@ -64,6 +69,10 @@ class Outbox:
         read = self._expected.pop(key, [])
         if kept is not None:
             self._kept.add(kept)
+            if self._unread is not None:
+                self._kept_ahead.add(number_of(kept))
+                if len(self._kept_ahead) > 2 * MAX_GAPS:
+                    self._kept_ahead = set(sorted(self._kept_ahead)[-MAX_GAPS:])
         self._given_back.extend(delivery for delivery in read if delivery.position != kept)
 
     def stored(self, positions: Iterable[int]) -> None:
@@ -79,10 +88,17 @@ class Outbox:
         fresh.extend(delivery for delivery in deliveries if not self._is_kept(delivery))
         return fresh
 
+    def pass_kept(self, number: int) -> set[int]:
+        """The ids up to this one that were kept and are told once: nobody need miss them."""
+        passed = {kept for kept in self._kept_ahead if kept <= number}
+        self._kept_ahead -= passed
+        return passed
+
     def forget(self) -> None:
         """As if this process had died: whatever is stored is news again."""
         self._finished.clear()
         self._kept.clear()
+        self._kept_ahead.clear()
         self._given_back.clear()
 
     def _is_kept(self, delivery: Delivery) -> bool:

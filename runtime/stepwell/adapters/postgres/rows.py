@@ -9,6 +9,7 @@ from datetime import datetime
 
 from stepwell._domain.ids import ForeignID, InboxID, RunID
 from stepwell._domain.record import (
+    NEVER,
     CallbackState,
     EntryKind,
     Event,
@@ -29,6 +30,11 @@ from stepwell.ports.stream import Delivery
 _STATES = {state.value: state for state in RunState}
 _EVENT_KINDS = {kind.value: kind for kind in EventKind}
 _SLOT_BITS = 2
+
+
+def _aware(at: datetime | None) -> datetime | None:
+    # The driver answers ``infinity`` with the greatest time that there is, but without a zone.
+    return NEVER if at is not None and at.tzinfo is None else at
 
 
 def record_of(row: Row) -> Record:
@@ -52,7 +58,7 @@ def record_of(row: Row) -> Record:
         updated_at=updated,
         entered_at=entered,
         attempts=attempts,
-        not_before=not_before,
+        not_before=_aware(not_before),
         crashes=crashes,
         last_error=last_error,
         pause_code=None if pause_code is None else PauseCode(pause_code),
@@ -159,9 +165,14 @@ def position_of(number: int, slot: int) -> int:
     return number << _SLOT_BITS | slot
 
 
+def number_of(position: int) -> int:
+    """The id in a place."""
+    return position >> _SLOT_BITS
+
+
 def place_of(position: int) -> Row:
     """In the order of ``PLACE``."""
-    return (position >> _SLOT_BITS, position & ((1 << _SLOT_BITS) - 1))
+    return (number_of(position), position & ((1 << _SLOT_BITS) - 1))
 
 
 def timer_row(timer: Timer) -> Row:
@@ -184,9 +195,9 @@ def timer_of(row: Row) -> Timer:
         run_id=RunID(row[0]),
         visit=row[1],
         name=row[2],
-        due_at=row[3],
+        due_at=_aware(row[3]),
         remaining_ms=row[4],
-        next_at=row[5],
+        next_at=_aware(row[5]),
         attempts=row[6],
         last_error=row[7],
     )
@@ -239,7 +250,7 @@ def inbox_of(row: Row) -> InboxRow:
         state=CallbackState(row[9]),
         refusal=None if row[10] is None else RefusalReason(row[10]),
         detail=row[11],
-        next_at=row[12],
+        next_at=_aware(row[12]),
         attempts=row[13],
         last_error=row[14],
         trace=row[15],

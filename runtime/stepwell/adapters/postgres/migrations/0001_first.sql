@@ -221,7 +221,7 @@ CREATE TABLE workflow (
     PRIMARY KEY (namespace, name)
 );
 
-CREATE TABLE position (
+CREATE TABLE connector_position (
     namespace text NOT NULL,
     workflow  text NOT NULL,
     connector text NOT NULL,
@@ -242,17 +242,4 @@ CREATE TABLE dead_letter (
     sha256    text NOT NULL,
     at        timestamptz NOT NULL,
     UNIQUE (namespace, workflow, connector, topic, shard, place)
-);
-
--- The last count of a namespace, for everybody who wants to know: counting a million runs takes a third of a second.
-CREATE TABLE stats (
-    namespace  text NOT NULL,
-    workflow   text NOT NULL,
-    status     text NOT NULL,
-    state      text NOT NULL,
-    runs       bigint NOT NULL,
-    parked     bigint NOT NULL,
-    oldest     timestamptz,
-    counted_at timestamptz NOT NULL,
-    PRIMARY KEY (namespace, workflow, status, state)
 );

@@ -1,0 +1,227 @@
+"""What is due becomes an event, claimed by the statement that emits it: two keepers never send one thing twice at once.
+
+A pass looks first, by one statement; only what is due costs more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from stepwell._domain.ids import RunID
+from stepwell._domain.record import NEVER, EventKind
+from stepwell.adapters.postgres.part import Part
+from stepwell.adapters.postgres.rows import position_of, slot_of
+from stepwell.adapters.postgres.tables import EVENT
+from stepwell.ports.store import LEASE, Due
+
+_LIVE = "run.state IN ('Initiated', 'Running')"
+
+
+def _going(table: str) -> str:
+    """In this namespace, and of a workflow that is not suspended; one that nobody registered goes as well."""
+    return (
+        f"{table}.namespace = $1 AND NOT EXISTS (SELECT FROM workflow w"
+        f" WHERE w.namespace = {table}.namespace AND w.name = {table}.workflow AND w.suspended)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kind:
+    """One kind of row that falls due."""
+
+    table: str
+    rows: str
+    """FROM and WHERE; the condition on the time is added."""
+    time: str
+    key: tuple[str, ...]
+    event: str
+    """Kind, namespace, workflow, run id, version, status, name and trace of the event, as SQL."""
+    claim: str
+    """What keeps the row from being due."""
+
+    @property
+    def release(self) -> str:
+        """Claim at most ``$3`` rows, the longest waiting first, and emit their events."""
+        keys = ", ".join(f"{self.table}.{name}" for name in self.key)
+        mine = " AND ".join(f"{self.table}.{name} = due.{name}" for name in self.key)
+        return f"""
+WITH due AS (
+    SELECT {keys}, {self.event} FROM {self.rows} AND {self.time} <= $2
+    ORDER BY {self.time} LIMIT $3 FOR NO KEY UPDATE OF {self.table} SKIP LOCKED
+),
+claimed AS (
+    UPDATE {self.table} SET {self.claim} FROM due WHERE {mine}
+    RETURNING {", ".join(f"due.event_{name}" for name in EVENT.columns)}
+)
+INSERT INTO outbox (slot, created_at, {EVENT.names})
+SELECT $4::smallint, $2, {", ".join(f"event_{name}" for name in EVENT.columns)} FROM claimed RETURNING id
+"""  # noqa: S608  (no text from outside)
+
+    @property
+    def look(self) -> str:
+        """Whether any is due, and when the next one will be."""
+        later = f"{self.time} > $2 AND {self.time} < $3 ORDER BY {self.time} LIMIT 1"
+        return (
+            f"EXISTS (SELECT FROM {self.rows} AND {self.time} <= $2),"  # noqa: S608  (ours)
+            f" (SELECT {self.time} FROM {self.rows} AND {later})"
+        )
+
+
+def _event(kind: str, *columns: str) -> str:
+    return ", ".join(f"{sql} AS event_{name}" for sql, name in zip((kind, *columns), EVENT.columns, strict=True))
+
+
+def _of_run(kind: EventKind) -> str:
+    return _event(
+        f"'{kind}'", "run.namespace", "run.workflow", "run.run_id", "run.version", "run.status", "''", "run.trace"
+    )
+
+
+# A parked run's time goes; every other row is looked at again when its event may have been lost.
+_UNPARK = "not_before = NULL"
+_PUT_OFF = "next_at = $5::timestamptz"
+
+_STEPS = _Kind(
+    table="run",
+    rows=f"run WHERE {_LIVE} AND {_going('run')}",
+    time="run.not_before",
+    key=("run_id",),
+    event=_of_run(EventKind.STEP),
+    claim=_UNPARK,
+)
+_DELETIONS = _Kind(
+    table="run",
+    rows="run WHERE run.state = 'RequestedDataDeleted' AND run.namespace = $1",
+    time="run.not_before",
+    key=("run_id",),
+    event=_of_run(EventKind.DELETE),
+    claim=_UNPARK,
+)
+_TIMERS = _Kind(
+    table="timer",
+    rows=f"timer JOIN run ON run.run_id = timer.run_id AND run.visit = timer.visit WHERE {_LIVE} AND {_going('run')}",
+    time="timer.next_at",
+    key=("run_id", "visit", "name"),
+    event=_event(
+        f"CASE WHEN timer.due_at IS NULL THEN '{EventKind.ARM}' ELSE '{EventKind.TIMEOUT}' END",
+        "run.namespace",
+        "run.workflow",
+        "run.run_id",
+        "timer.visit",
+        "run.status",
+        "timer.name",
+        "run.trace",
+    ),
+    claim=_PUT_OFF,
+)
+_HOOKS = _Kind(
+    table="hook",
+    rows="hook JOIN run ON run.run_id = hook.run_id WHERE run.namespace = $1",
+    time="hook.next_at",
+    key=("run_id", "version", "name"),
+    event=_event(
+        f"'{EventKind.HOOK}'",
+        "run.namespace",
+        "run.workflow",
+        "run.run_id",
+        "hook.version",
+        "run.status",
+        "hook.name",
+        "run.trace",
+    ),
+    claim=_PUT_OFF,
+)
+_CALLBACKS = _Kind(
+    table="inbox",
+    rows=f"inbox JOIN run ON run.run_id = inbox.run_id WHERE inbox.state = 'Pending' AND {_LIVE} AND {_going('run')}",
+    time="inbox.next_at",
+    key=("inbox_id",),
+    event=_event(
+        f"'{EventKind.CALLBACK}'",
+        "inbox.namespace",
+        "inbox.workflow",
+        "inbox.run_id",
+        "run.version",
+        "run.status",
+        "inbox.inbox_id",
+        "inbox.trace",
+    ),
+    claim=_PUT_OFF,
+)
+_STARTS = _Kind(
+    table="requested_start",
+    rows=f"requested_start WHERE {_going('requested_start')}",
+    time="requested_start.next_at",
+    key=("run_id", "version", "n"),
+    event=_event(
+        f"'{EventKind.START}'",
+        "requested_start.namespace",
+        "requested_start.workflow",
+        "requested_start.run_id",
+        "requested_start.version",
+        "''",
+        "requested_start.n::text",
+        "requested_start.trace",
+    ),
+    claim=_PUT_OFF,
+)
+_TICKS = _Kind(
+    table="tick",
+    rows=f"tick WHERE tick.outcome = '' AND {_going('tick')}",
+    time="tick.next_at",
+    key=("namespace", "workflow", "schedule", "planned"),
+    event=_event(
+        f"'{EventKind.TICK}'",
+        "tick.namespace",
+        "tick.workflow",
+        "''",
+        "0",
+        "''",
+        # As ``ports.rows.tick_name`` writes it.
+        """tick.schedule || '/' || to_char(tick.planned AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISS"Z"')""",
+        "''",
+    ),
+    claim=_PUT_OFF,
+)
+KINDS = (_STEPS, _DELETIONS, _TIMERS, _HOOKS, _CALLBACKS, _STARTS, _TICKS)
+
+_PAUSED = f"run WHERE run.state = 'Paused' AND run.pause_code <> 'Requested' AND {_going('run')}"
+_RESUME = f"""
+ARRAY(SELECT run_id FROM {_PAUSED} AND not_before <= $2 ORDER BY not_before LIMIT $4),
+(SELECT not_before FROM {_PAUSED} AND not_before > $2 AND not_before < $3 ORDER BY not_before LIMIT 1)
+"""  # noqa: S608  (ours)
+LOOK = f"SELECT {', '.join(kind.look for kind in KINDS)}, {_RESUME}, clock_timestamp() AS server_now"
+
+
+class DueRows(Part):
+    """Implements ``ChoreStore.release_due``."""
+
+    async def release_due(self, namespace: str, limit: int) -> Due:
+        """Turn what is due into events; see ``ChoreStore.release_due``."""
+        now = self.now()
+        waiting, resume, next_at = await self._look(namespace, now, limit)
+        emitted = 0
+        if waiting:
+            for kind in waiting:
+                emitted += await self._release(kind, namespace, now, limit)
+            left, resume, next_at = await self._look(namespace, now, limit)
+            next_at = now if left else next_at
+        return Due(emitted=emitted, resume=resume, next_at=next_at)
+
+    async def _look(
+        self, namespace: str, now: datetime, limit: int
+    ) -> tuple[list[_Kind], tuple[RunID, ...], datetime | None]:
+        (row,) = await self._db.rows(LOOK, namespace, now, NEVER, limit)
+        ends = 2 * len(KINDS)
+        times = [time for time in (*row[1:ends:2], row[ends + 1]) if time is not None]
+        waiting = [kind for kind, due in zip(KINDS, row[0:ends:2], strict=True) if due]
+        return waiting, tuple(RunID(run_id) for run_id in row[ends]), min(times, default=None)
+
+    async def _release(self, kind: _Kind, namespace: str, now: datetime, limit: int) -> int:
+        slot = slot_of(now)
+        again = () if kind.claim == _UNPARK else (now + LEASE,)
+        rows = await self._db.write(kind.release, namespace, now, limit, slot, *again)
+        self._db.outbox.stored(position_of(number, slot) for (number,) in rows)
+        self._db.watch.wake(events=bool(rows))
+        return len(rows)

@@ -1,0 +1,56 @@
+"""The whole store over one PostgreSQL database, which any number of processes share.
+
+Acknowledged writes are as durable as the server's ``synchronous_commit`` says.
+"""
+
+from __future__ import annotations
+
+from stepwell.adapters.postgres.chores import Chores
+from stepwell.adapters.postgres.connectors import Connectors
+from stepwell.adapters.postgres.database import MAX_CONNECTIONS, Database
+from stepwell.adapters.postgres.due import DueRows
+from stepwell.adapters.postgres.inbox import Inbox
+from stepwell.adapters.postgres.migrate import check
+from stepwell.adapters.postgres.runs import Runs
+from stepwell.adapters.postgres.stream import PostgresStream
+from stepwell.adapters.postgres.ticks import Ticks
+from stepwell.adapters.postgres.upkeep import Upkeep
+from stepwell.adapters.postgres.workflows import Workflows
+from stepwell.ports.clock import Clock
+
+
+class PostgresStore(Runs, Workflows, Inbox, Chores, DueRows, Ticks, Connectors, Upkeep):
+    """Implements ``RecordStore``, for the event loop that opened it."""
+
+    @classmethod
+    async def open(
+        cls, dsn: str, *, clock: Clock | None = None, name: str = "stepwell", connections: int = MAX_CONNECTIONS
+    ) -> PostgresStore:
+        """Connect to a migrated database. ``clock`` None: the server's. ``name`` is shown in ``pg_stat_activity``.
+
+        Raises ``StoreRefusedError`` if the schema is older than this code, or needs newer code, or the server refuses
+        us; ``StoreUnavailableError`` if it cannot be reached.
+        """
+        database = await Database.connect(dsn, clock=clock, name=name, connections=connections)
+        try:
+            await check(database.once)
+            await database.once("SELECT clock_timestamp() AS server_now")
+        except BaseException:
+            await database.terminate()
+            raise
+        return cls(database)
+
+    def stream(self) -> PostgresStream:
+        """The events of this database, from the oldest that nobody finished."""
+        return PostgresStream(self._db, self._writer)
+
+    async def close(self) -> None:
+        """Store what is queued and let go of the connections. Calling it twice is harmless."""
+        if not self._db.closed:
+            await self._writer.close()
+            await self._db.close()
+
+    async def terminate(self) -> None:
+        """Let go at once: what is queued is not stored, what is under way may be stored or not."""
+        await self._db.terminate()
+        await self._writer.abandon()

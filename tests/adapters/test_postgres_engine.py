@@ -1,0 +1,113 @@
+"""The engine itself on a database: runs go all their way through steps, retries, callbacks and timeouts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from enum import StrEnum
+from typing import Literal, Never
+
+from pydantic import BaseModel
+from tests.cluster.postgres import Server
+
+from stepwell import Run, RunState, Workflow
+from stepwell._domain.definition import Connector
+from stepwell._engine.supervisor import Engine, Ports
+from stepwell._engine.telemetry import Tally
+from stepwell.adapters.postgres import PostgresStore
+from stepwell.application import Application
+from stepwell.client import Client
+from stepwell.testing import FakeHttp
+
+DEADLINE = 30.0
+RUNS = 60
+
+
+class Order(BaseModel):
+    path: list[str] = []
+
+
+class Verdict(BaseModel):
+    good: bool
+
+
+class S(StrEnum):
+    NEW = "New"
+    PAID = "Paid"
+    REVIEW = "Review"
+    SENT = "Sent"
+    LATE = "Late"
+
+
+wf = Workflow("orders", object=Order, status=S, start=S.NEW)
+attempts: Counter[str] = Counter()
+
+
+@wf.step(S.NEW)
+async def pay(run: Run[Order]) -> Literal[S.PAID]:
+    run.object.path.append("paid")
+    return S.PAID
+
+
+@wf.step(S.PAID)
+async def flaky(run: Run[Order]) -> Literal[S.REVIEW]:
+    attempts[run.id] += 1
+    if attempts[run.id] == 1 and int(run.foreign_id) % 10 == 0:
+        raise ConnectionError("the bank is closed")
+    run.object.path.append("checked")
+    return S.REVIEW
+
+
+@wf.callback(S.REVIEW, hold=timedelta(seconds=20))
+async def reviewed(run: Run[Order], verdict: Verdict) -> Literal[S.SENT]:
+    run.object.path.append("good" if verdict.good else "bad")
+    return S.SENT
+
+
+@wf.timeout(S.REVIEW, after=timedelta(milliseconds=50), name="expire")
+async def expired(run: Run[Order]) -> Literal[S.LATE, S.REVIEW]:
+    return S.LATE if int(run.foreign_id) % 2 else S.REVIEW
+
+
+def no_source(_: str, connector: Connector) -> Never:
+    raise AssertionError(connector)
+
+
+@asynccontextmanager
+async def running(dsn: str) -> AsyncIterator[PostgresStore]:
+    store = await PostgresStore.open(dsn)
+    ports = Ports(
+        store=store,
+        stream=store.stream(),
+        clock=store.clock,
+        telemetry=Tally(),
+        http=FakeHttp(),
+        source_of=no_source,
+    )
+    try:
+        async with Engine([Application.of(wf)], ports):
+            yield store
+    finally:
+        await store.close()
+
+
+async def test_runs_go_all_their_way(postgres: Server) -> None:
+    attempts.clear()
+    async with postgres.database() as dsn, running(dsn), Client.connect(dsn) as client:
+        runs = client.runs(wf)
+        started = [await runs.trigger(str(n), Order()) for n in range(RUNS)]
+        async with asyncio.timeout(DEADLINE):
+            for run in started[::2]:
+                await runs.callback(reviewed, run.id, Verdict(good=True), wait=timedelta(seconds=20))
+            ended = [await runs.wait_for(run.id, RunState.COMPLETED, timeout=timedelta(seconds=20)) for run in started]
+        assert {record.state for record in ended} == {RunState.COMPLETED}
+        assert [record.status for record in ended] == [S.SENT, S.LATE] * (RUNS // 2)
+        assert [record.object.path for record in ended[:2]] == [["paid", "checked", "good"], ["paid", "checked"]]
+        for record in ended:
+            history = await runs.history(record.id)
+            assert [entry.version for entry in history] == list(range(1, record.version + 1))
+            assert [str(entry.to_status) for entry in history][:3] == ["New", "Paid", "Review"]
+        assert {attempts[record.id] for record in ended[::10]} == {2}

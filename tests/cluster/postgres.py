@@ -1,0 +1,168 @@
+"""A PostgreSQL server of the tests' own: made once, in memory, and gone with the tests however they end.
+
+It is started under a shell that waits on a pipe held by this process: when that closes, by whatever death, the shell
+ends the server and deletes its data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg
+import pytest
+
+from stepwell.adapters.postgres import migrate
+
+T = TypeVar("T")
+
+PROGRAMS = Path("/usr/lib/postgresql")
+STARTUP_SECONDS = 30.0
+_TEMPLATE = "stepwell_template"
+
+_SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "max_connections": "100",
+    "shared_buffers": "128MB",
+    "max_wal_size": "256MB",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "autovacuum_naptime": "5s",
+    "listen_addresses": "127.0.0.1",
+    "deadlock_timeout": "100ms",
+}
+_KEEPER = 'cd /; "$@" & server=$!; cat >/dev/null; kill -QUIT $server; wait $server; rm -rf "$DATA"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A running server; each test has databases of its own."""
+
+    port: int
+    directory: Path
+    user: str
+    numbers: Iterator[int]
+
+    def dsn(self, database: str) -> str:
+        return f"postgresql://{self.user}@127.0.0.1:{self.port}/{database}"
+
+    @asynccontextmanager
+    async def database(self, *, migrated: bool = True) -> AsyncIterator[str]:
+        """The DSN of a fresh database, which is dropped afterwards with whoever is connected."""
+        name = f"test_{next(self.numbers)}"
+        connection = await asyncpg.connect(self.dsn("postgres"))
+        try:
+            await connection.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {_TEMPLATE}" if migrated else ""))
+            yield self.dsn(name)
+            await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        finally:
+            await connection.close()
+
+
+def programs() -> Path:
+    """The newest PostgreSQL of this machine, installed if there is none and we may."""
+    found = _newest()
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        print("stepwell: no PostgreSQL on this machine: installing the package postgresql")  # noqa: T201  (it takes a while)
+        subprocess.run(["apt-get", "install", "-y", "-qq", "postgresql"], check=False, capture_output=True)  # noqa: S607  (where it is, is its own affair)
+        found = _newest()
+    if found is None:
+        pytest.fail(f"no PostgreSQL in {PROGRAMS}: install the package `postgresql` (the tests start their own server)")
+    return found
+
+
+def _newest() -> Path | None:
+    found = [path.parent for path in PROGRAMS.glob("*/bin/postgres")]
+    return max(found, key=lambda path: float(path.parent.name), default=None)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _unprivileged() -> dict[str, Any]:
+    """The server refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    entry = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def _start(directory: Path) -> tuple[subprocess.Popen[bytes], Server]:
+    binaries, identity, port = programs(), _unprivileged(), _free_port()
+    data = directory / "data"
+    if identity:
+        os.chown(directory, identity["user"], identity["group"])
+    user = pwd.getpwuid(identity["user"]).pw_name if identity else getpass.getuser()
+    subprocess.run(  # noqa: S603  (nothing from outside)
+        [binaries / "initdb", "-D", data, "-U", user, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"],
+        check=True,
+        capture_output=True,
+        cwd="/",
+        **identity,
+    )
+    where = ("-D", data, "-k", directory, "-p", str(port))
+    settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603  (nothing from outside)
+            ["/bin/sh", "-c", _KEEPER, "sh", binaries / "postgres", *where, *settings],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env={"DATA": str(directory), "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
+            start_new_session=True,
+            **identity,
+        )
+    return process, Server(port=port, directory=directory, user=user, numbers=count(1))
+
+
+async def _ready(server: Server) -> None:
+    async with asyncio.timeout(STARTUP_SECONDS):
+        while True:
+            try:
+                connection = await asyncpg.connect(server.dsn("postgres"))
+                break
+            except (OSError, asyncpg.CannotConnectNowError):
+                await asyncio.sleep(0.02)
+    await connection.execute(f"CREATE DATABASE {_TEMPLATE}")
+    await connection.close()
+    await migrate(server.dsn(_TEMPLATE))
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """The server, started by the first test that asks for it."""
+    memory = Path("/dev/shm")  # noqa: S108  (the directory in it is made by mkdtemp)
+    where = memory if os.access(memory, os.W_OK) else None
+    directory = Path(tempfile.mkdtemp(prefix="stepwell-postgres-", dir=where))
+    process, server = _start(directory)
+    try:
+        _run(_ready(server))
+        yield server
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(STARTUP_SECONDS)
+        shutil.rmtree(directory, ignore_errors=True)

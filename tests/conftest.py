@@ -1,0 +1,6 @@
+"""Servers that tests may ask for. Each is started once, by the first test that does, and by no other."""
+
+from tests.cluster.kafka import kafka
+from tests.cluster.postgres import postgres
+
+__all__ = ["kafka", "postgres"]
