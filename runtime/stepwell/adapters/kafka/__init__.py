@@ -1,0 +1,25 @@
+"""Kafka carries the news that runs moved; nothing that was acknowledged waits for it, and losing it loses no run."""
+
+from stepwell.adapters.kafka.codec import Malformed
+from stepwell.adapters.kafka.consumer import KafkaEvents, Reach
+from stepwell.adapters.kafka.driver import Shard
+from stepwell.adapters.kafka.producer import KafkaPublisher
+from stepwell.adapters.kafka.settings import KafkaSettings, SaslMechanism, Secret, Security, Start
+from stepwell.adapters.kafka.source import KafkaSource
+from stepwell.adapters.kafka.topics import ensure_topics, topic_name
+
+__all__ = [
+    "KafkaEvents",
+    "KafkaPublisher",
+    "KafkaSettings",
+    "KafkaSource",
+    "Malformed",
+    "Reach",
+    "SaslMechanism",
+    "Secret",
+    "Security",
+    "Shard",
+    "Start",
+    "ensure_topics",
+    "topic_name",
+]

@@ -1,0 +1,294 @@
+"""A Kafka broker of the tests' own: one node (KRaft) in a temporary directory, gone with the tests however they end.
+
+The JVM's parent is a keeper that waits on a pipe held by this process: when that closes, by whatever death, the keeper
+kills the JVM, and removes its data unless it was told to leave them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from textwrap import dedent
+from uuid import uuid4
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]  # (it ships no types)
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # (as above)
+
+KAFKA_VERSION = "4.3.1"
+LOG4J_VERSION = "2.25.4"
+STARTUP_SECONDS = 60.0
+INSTALL_SECONDS = 900.0
+USER = "stepwell"
+_STORE_PASSWORD = "of-the-tests"  # noqa: S105  (of a key that is made here and goes with the directory)
+
+_POM = f"""\
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>dev.stepwell</groupId>
+  <artifactId>kafka-of-the-tests</artifactId>
+  <version>1</version>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>{KAFKA_VERSION}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.apache.logging.log4j</groupId>
+      <artifactId>log4j-slf4j-impl</artifactId>
+      <version>{LOG4J_VERSION}</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+
+_LOGGING = """\
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d{ISO8601} %p %c{1}: %m%n
+rootLogger.level = WARN
+rootLogger.appenderRef.out.ref = out
+"""
+
+_KEEPER = """\
+import shutil, subprocess, sys
+child = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL)
+print(child.pid, flush=True)
+last_words = sys.stdin.read()
+child.kill()
+child.wait()
+if last_words != "keep":
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
+"""
+
+
+class Kept:
+    """A process that cannot outlive this one, and a directory that goes with it."""
+
+    def __init__(self, command: Sequence[str | Path], *, directory: Path, log: Path) -> None:
+        with log.open("ab") as output:
+            self._keeper = subprocess.Popen(  # noqa: S603  (a command of the tests' own)
+                [sys.executable, "-c", _KEEPER, directory, *command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                text=True,
+                start_new_session=True,
+            )
+        assert self._keeper.stdout is not None
+        self.pid = int(self._keeper.stdout.readline())
+
+    def end(self, *, keep: bool) -> None:
+        """Kill the process, as by ``kill -9``; with ``keep`` its directory stays. Returns when it is dead."""
+        if self._keeper.poll() is None:
+            self._keeper.communicate("keep" if keep else "", timeout=STARTUP_SECONDS)
+
+
+def cache() -> Path:
+    """Where the jars are kept between test runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stepwell-kafka" / KAFKA_VERSION
+
+
+def _run(command: Sequence[str | Path], what: str, *, cwd: Path | None = None) -> None:
+    done = subprocess.run(  # noqa: S603  (a command of the tests' own)
+        command, cwd=cwd, capture_output=True, text=True, check=False, timeout=INSTALL_SECONDS
+    )
+    if done.returncode:
+        pytest.fail(f"{what} failed with exit code {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
+
+
+def _program(name: str, package: str) -> str:
+    if shutil.which(name) is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        print(f"stepwell: no {name} on this machine: installing the package {package}")  # noqa: T201  (it takes a while)
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for arguments in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", package]):
+            subprocess.run(["apt-get", *arguments], check=False, capture_output=True, env=environment)  # noqa: S603, S607  (fixed)
+    found = shutil.which(name)
+    if found is None:
+        pytest.fail(f"no {name} on this machine: install the package `{package}` (the tests start their own Kafka)")
+    return found
+
+
+def jars() -> Path:
+    """The broker's jars, fetched once by Maven; the directory appears whole or not at all."""
+    ready = cache()
+    if not ready.is_dir():
+        maven = _program("mvn", "maven")
+        print(f"stepwell: fetching Kafka {KAFKA_VERSION} into {ready} (once)")  # noqa: T201  (it takes a while)
+        ready.parent.mkdir(parents=True, exist_ok=True)
+        making = Path(tempfile.mkdtemp(prefix="making-", dir=ready.parent))
+        (making / "pom.xml").write_text(_POM)
+        goal = ["dependency:copy-dependencies", f"-DoutputDirectory={making / 'jars'}", "-DincludeScope=runtime"]
+        _run([maven, "--batch-mode", "--quiet", *goal], "fetching Kafka from Maven Central", cwd=making)
+        try:
+            (making / "jars").rename(ready)
+        except OSError:
+            # Another test run was quicker.
+            assert ready.is_dir()
+        shutil.rmtree(making, ignore_errors=True)
+    return ready
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nobody listens on, all different."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+class Broker:
+    """One broker; the ports and the certificate stay the same when it is started again."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._plain, self._secured, self._controller = free_ports(3)
+        self._process: Kept | None = None
+        self._log = directory / "log"
+        self.password = secrets.token_hex(12)
+        """Of the user ``USER``, on the secured listener."""
+        self.ca_file = directory / "broker.pem"
+
+    @property
+    def bootstrap(self) -> str:
+        """Where everybody may connect."""
+        return f"127.0.0.1:{self._plain}"
+
+    @property
+    def secured(self) -> str:
+        """Where one connects by TLS and SASL PLAIN."""
+        return f"127.0.0.1:{self._secured}"
+
+    @property
+    def pid(self) -> int:
+        """Of the JVM."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it on its data, which are made if there are none; returns when it answers."""
+        if not self.ca_file.exists():
+            self._make_certificate()
+        properties = self._directory / "server.properties"
+        if not (self._directory / "data").exists():
+            properties.write_text(self._properties())
+            format_it = ["format", "-t", str(uuid4()), "-c", str(properties)]
+            _run(self._java("kafka.tools.StorageTool", *format_it, heap="128m"), "formatting the log directory")
+        self._process = Kept(
+            self._java("kafka.Kafka", str(properties), heap="512m"), directory=self._directory, log=self._log
+        )
+        asyncio.run(self._ready())
+
+    def kill(self) -> None:
+        """``kill -9``; the data stay as they are."""
+        if self._process is not None:
+            self._process.end(keep=True)
+            self._process = None
+
+    def wipe(self) -> None:
+        """Lose all data of the broker, which must not be running."""
+        assert self._process is None
+        shutil.rmtree(self._directory / "data")
+
+    def end(self) -> None:
+        """Kill it and remove all that it stored."""
+        self.kill()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def log_tail(self) -> str:
+        """The end of what the broker said."""
+        return self._log.read_text("utf-8", "replace")[-3000:]
+
+    def _java(self, main: str, *arguments: str, heap: str) -> list[str]:
+        logging = self._directory / "log4j2.properties"
+        logging.write_text(_LOGGING)
+        return [
+            _program("java", "openjdk-17-jre-headless"),
+            f"-Xmx{heap}",
+            "-XX:+UseSerialGC",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:-UsePerfData",
+            f"-Dlog4j2.configurationFile={logging}",
+            "-cp",
+            f"{jars()}/*",
+            main,
+            *arguments,
+        ]
+
+    def _make_certificate(self) -> None:
+        keytool = _program("keytool", "openjdk-17-jre-headless")
+        store = ["-keystore", self._directory / "broker.p12", "-storepass", _STORE_PASSWORD, "-alias", "broker"]
+        make = ["-genkeypair", "-keyalg", "EC", "-dname", "CN=localhost", "-ext", "san=ip:127.0.0.1", "-validity", "30"]
+        _run([keytool, *make, "-storetype", "PKCS12", *store], "making a certificate")
+        _run([keytool, "-exportcert", "-rfc", "-file", self.ca_file, *store], "exporting the certificate")
+
+    def _properties(self) -> str:
+        login = "org.apache.kafka.common.security.plain.PlainLoginModule"
+        return dedent(f"""\
+            process.roles=broker,controller
+            node.id=1
+            controller.quorum.voters=1@127.0.0.1:{self._controller}
+            controller.listener.names=CONTROLLER
+            listeners=PLAINTEXT://127.0.0.1:{self._plain},SASL_SSL://127.0.0.1:{self._secured},CONTROLLER://127.0.0.1:{self._controller}
+            listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
+            sasl.enabled.mechanisms=PLAIN
+            listener.name.sasl_ssl.plain.sasl.jaas.config={login} required user_{USER}="{self.password}";
+            ssl.keystore.type=PKCS12
+            ssl.keystore.location={self._directory / "broker.p12"}
+            ssl.keystore.password={_STORE_PASSWORD}
+            log.dirs={self._directory / "data"}
+            auto.create.topics.enable=true
+            num.partitions=1
+            default.replication.factor=1
+            offsets.topic.replication.factor=1
+            offsets.topic.num.partitions=4
+            transaction.state.log.replication.factor=1
+            transaction.state.log.min.isr=1
+            transaction.state.log.num.partitions=1
+            share.coordinator.state.topic.replication.factor=1
+            share.coordinator.state.topic.min.isr=1
+            broker.session.timeout.ms=2000
+            broker.heartbeat.interval.ms=500
+        """)
+
+    async def _ready(self) -> None:
+        deadline = time.monotonic() + STARTUP_SECONDS
+        while True:
+            admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap, request_timeout_ms=2000)
+            try:
+                await admin.start()
+                await admin.list_topics()
+            except KafkaError as error:
+                if time.monotonic() > deadline:
+                    pytest.fail(f"Kafka did not start in {STARTUP_SECONDS:g} s: {error}\n{self.log_tail()}")
+                await asyncio.sleep(0.1)
+            else:
+                return
+            finally:
+                await admin.close()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Broker]:
+    """The broker, started by the first test that asks for it."""
+    broker = Broker(Path(tempfile.mkdtemp(prefix="stepwell-kafka-")))
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.end()
