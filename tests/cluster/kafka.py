@@ -232,7 +232,14 @@ class Broker:
 
     def _make_certificate(self) -> None:
         keytool = _program("keytool", "openjdk-17-jre-headless")
-        store = ["-keystore", self._directory / "broker.p12", "-storepass", _STORE_PASSWORD, "-alias", "broker"]
+        store: list[str | Path] = [
+            "-keystore",
+            self._directory / "broker.p12",
+            "-storepass",
+            _STORE_PASSWORD,
+            "-alias",
+            "broker",
+        ]
         make = ["-genkeypair", "-keyalg", "EC", "-dname", "CN=localhost", "-ext", "san=ip:127.0.0.1", "-validity", "30"]
         _run([keytool, *make, "-storetype", "PKCS12", *store], "making a certificate")
         _run([keytool, "-exportcert", "-rfc", "-file", self.ca_file, *store], "exporting the certificate")

@@ -45,7 +45,7 @@ class Progress:
         """The offset to commit: that of the lowest unfinished delivery, else of the next record."""
         while self._order and self._order[0] not in self._unfinished:
             self._order.popleft()
-        return self.next
+        return self._order[0] if self._order else self.next
 
     @property
     def unfinished(self) -> Sequence[Delivery]:
