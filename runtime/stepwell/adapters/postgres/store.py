@@ -12,6 +12,7 @@ from stepwell.adapters.postgres.due import DueRows
 from stepwell.adapters.postgres.inbox import Inbox
 from stepwell.adapters.postgres.migrate import check
 from stepwell.adapters.postgres.outgoing import Outgoing
+from stepwell.adapters.postgres.repairs import Repairs
 from stepwell.adapters.postgres.runs import Runs
 from stepwell.adapters.postgres.stream import PostgresStream
 from stepwell.adapters.postgres.ticks import Ticks
@@ -20,7 +21,7 @@ from stepwell.adapters.postgres.workflows import Workflows
 from stepwell.ports.clock import Clock
 
 
-class PostgresStore(Runs, Workflows, Inbox, Chores, DueRows, Ticks, Connectors, Outgoing, Upkeep):
+class PostgresStore(Runs, Workflows, Inbox, Chores, DueRows, Ticks, Connectors, Repairs, Outgoing, Upkeep):
     """Implements ``RecordStore`` and ``EventOutbox``, for the event loop that opened it."""
 
     @classmethod
