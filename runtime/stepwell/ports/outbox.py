@@ -5,10 +5,12 @@ Whatever happens between two of these steps, an event is published at least once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from stepwell._domain.record import Event
+from stepwell.ports.membership import Shard
 from stepwell.ports.stream import Delivery
 
 
@@ -31,6 +33,28 @@ class EventOutbox(Protocol):
 
     def published(self, deliveries: Sequence[Delivery]) -> None:
         """These are with the broker: their rows go with a later write, within a second. Returns at once."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Depth:
+    """How far one shard goes and is done."""
+
+    done: int | None
+    """Everything before this offset is finished; None: nobody ever said."""
+    end: int
+    """Of the record that comes next."""
+
+
+class EventDepths(Protocol):
+    """Where events lie in the broker."""
+
+    def shard_of(self, event: Event) -> Shard:
+        """The shard that the event is, or would be, published to."""
+        ...
+
+    async def depths(self, shards: Collection[Shard]) -> Mapping[Shard, Depth]:
+        """How far these shards go, whoever reads them. Raises ``StoreUnavailableError``."""
         ...
 
 
