@@ -21,8 +21,8 @@ from stepwell.cli.voice import LogFormat, Voice
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from stepwell._worker.address import Address
     from stepwell._worker.dev import DevPlan, Session
-    from stepwell._worker.health import Address
     from stepwell._worker.live import Numbers
 
 DEFAULT_STORE = Path("stepwell.db")
@@ -105,7 +105,7 @@ def _plan(files: list[str], *, store: Path, triggers: list[Path], topics: list[s
 def _address(given: str) -> Address:
     if importlib.util.find_spec("prometheus_client") is None:
         raise UsageError("--metrics: prometheus-client is not installed: pip install 'stepwell[metrics]'")
-    from stepwell._worker.health import Address  # noqa: PLC0415  (an HTTP server, for those who ask for it)
+    from stepwell._worker.address import Address  # noqa: PLC0415  (for those who ask for it)
 
     try:
         return Address.parse(given)
