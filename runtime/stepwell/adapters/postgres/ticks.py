@@ -150,7 +150,7 @@ class Ticks(Part):
             else:
                 begins = await look(tx.fetch, [begun], now)
                 if not begins.nothing:
-                    positions += _positions(await tx.fetch(*_spread(begins.statement(now, ()))), now)
+                    positions += _positions(await tx.fetch(*_spread(begins.statement(now, (), sent=now))), now)
                 (started,) = begins.answers
                 busy = started.outcome is StartOutcome.BUSY
                 outcome = ("Skipped", "ForeignIDBusy", None) if busy else ("Started", tick.reason, started.run_id)
@@ -174,7 +174,7 @@ def _positions(rows: Sequence[asyncpg.Record], now: datetime) -> list[int]:
 async def _replace(tx: PoolConnectionProxy[Any], replaces: Sequence[Decision], now: datetime) -> list[int]:
     if not replaces:
         return []
-    rows = await tx.fetch(*_spread(advance_statement(replaces, now, ())))
+    rows = await tx.fetch(*_spread(advance_statement(replaces, now, (), sent=now)))
     if {row[0] for row in rows} != {decision.record.run_id for decision in replaces}:
         raise _MovedError
     return _positions(rows, now)

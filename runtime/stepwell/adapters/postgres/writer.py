@@ -194,7 +194,8 @@ class Writer:
             outbox.expect(job.key)
         stored = _Round()
         try:
-            sql, arguments = advance_statement([job.decision for job in batch], now, finished)
+            decisions, sent = [job.decision for job in batch], self._db.sent(now)
+            sql, arguments = advance_statement(decisions, now, finished, sent=sent)
             for run_id, number, kind, _ in await self._db.raw(sql, *arguments):
                 step = kind == EventKind.STEP
                 position = None if number is None else position_of(number, slot_of(now))
