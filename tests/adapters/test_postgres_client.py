@@ -73,7 +73,7 @@ async def test_events_of_outsiders_are_taken_for_left_behind_at_once(postgres: S
                 await client.runs(wf).cancel(run.id)
                 await client.runs(wf).delete_data(run.id)
                 found = await admin.fetch(
-                    "SELECT kind, created_at = '-infinity' AS left_behind FROM stepwell.outbox WHERE run_id = $1 ORDER BY id",
+                    "SELECT kind, created_at = '-infinity' FROM stepwell.outbox WHERE run_id = $1 ORDER BY id",
                     run.id,
                 )
                 kinds = [kind for kind, _ in found]

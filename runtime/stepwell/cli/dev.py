@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stepwell.cli.errors import ExitCode, UsageError
+from stepwell.cli.places import DEFAULT_STORE, StoreOption
 from stepwell.cli.render import Output, print_json_line, timestamp
 from stepwell.cli.voice import LogFormat, Voice
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from stepwell._worker.address import Address
     from stepwell._worker.dev import DevPlan, Session
     from stepwell._worker.live import Numbers
-
-DEFAULT_STORE = Path("stepwell.db")
 
 
 def dev(
@@ -38,9 +37,7 @@ def dev(
             help="A manifest, a directory of them, or MODULE:ATTR. May be repeated.",
         ),
     ],
-    store: Annotated[
-        Path, typer.Option("--store", metavar="FILE", envvar="STEPWELL_STORE", help="The file that keeps everything.")
-    ] = DEFAULT_STORE,
+    store: StoreOption = DEFAULT_STORE,
     triggers: Annotated[
         list[Path] | None,
         typer.Option(

@@ -64,7 +64,7 @@ class _Connection(asyncpg.Connection):
 
 
 class Database:
-    """One pool, for one event loop. ``clock`` None: the server's own time. ``outside``: nobody here publishes events."""
+    """One pool, for one event loop. ``clock`` None: the server's time. ``outside``: nobody here publishes events."""
 
     def __init__(self, pool: asyncpg.Pool[Any], clock: Clock | None, *, outside: bool = False) -> None:
         self._pool = pool

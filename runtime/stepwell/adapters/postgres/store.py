@@ -34,8 +34,8 @@ class PostgresStore(Runs, Workflows, Inbox, Chores, DueRows, Ticks, Connectors, 
     ) -> PostgresStore:
         """Connect to a migrated database. ``clock`` None: the server's. ``name`` is shown in ``pg_stat_activity``.
 
-        ``outside``: this process publishes no events. What it stores is dated ``-infinity``, so that the workers' keeper
-        publishes it at once and does not wait first for whoever stored it.
+        ``outside``: this process publishes no events. Those that it stores are dated ``-infinity``, by which the
+        workers' keeper publishes them at once and does not wait first for whoever stored them.
 
         Raises ``StoreRefusedError`` if the schema is older than this code, or needs newer code, or the server refuses
         us; ``StoreUnavailableError`` if it cannot be reached.
