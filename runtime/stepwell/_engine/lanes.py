@@ -5,7 +5,7 @@ A run is in at most one lane's hands at a time: whatever else arrives for it wai
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -77,6 +77,14 @@ class Lanes:
     def in_hand(self) -> int:
         """How many runs are being handled."""
         return len(self._held)
+
+    def taken(self) -> Counter[str]:
+        """Slots in use, by workflow: also those for which the row is still being read."""
+        taken = Counter[str]()
+        for (workflow, *_), lane in self._lanes.items():
+            if lane.taken > 0:
+                taken[workflow] += lane.taken
+        return taken
 
     @property
     def idle(self) -> bool:

@@ -43,6 +43,8 @@ class EngineSettings:
     """Seconds after which schedules are planned anew though nothing is due: suspension may have ended."""
     retention_interval: float = 60.0
     lag_interval: float = 10.0
+    catalog_interval: float = 5.0
+    """Seconds between two looks at which workflows there are, where others serve some too."""
     upkeep_interval: float = 60.0
     """Seconds between two times that tables are looked after: partitions, the rotation of the outbox."""
     archive_interval: float = 10.0
