@@ -150,6 +150,17 @@ class Lanes:
         self.waiting -= len(behind)
         return list(behind)
 
+    def hand_back(self) -> list[Delivery]:
+        """Start nothing more; returns all that waits, which is forgotten."""
+        self.closing = True
+        waiting = [delivery for lane in self._lanes.values() for delivery in lane.waiting]
+        waiting += [delivery for behind in self._held.values() for delivery in behind]
+        for queue in (*(lane.waiting for lane in self._lanes.values()), *self._held.values()):
+            queue.clear()
+        self._ready.clear()
+        self.waiting = 0
+        return waiting
+
     def close(self) -> None:
         """Let all threads end when their handlers do."""
         for lane in self._lanes.values():

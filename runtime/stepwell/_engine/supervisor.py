@@ -27,7 +27,7 @@ from stepwell._engine.catalog import Catalog
 from stepwell._engine.checkout import CheckOut
 from stepwell._engine.chores import ChoreLoop
 from stepwell._engine.committer import Committer
-from stepwell._engine.connectors import ConnectorLoop
+from stepwell._engine.connectors import ConnectorLoop, role_of
 from stepwell._engine.context import Context, Hosted
 from stepwell._engine.dispatcher import Dispatcher, Handle
 from stepwell._engine.keeper import ROLE as KEEPER
@@ -77,6 +77,8 @@ class Broker:
     """Whether this process has a role of which there is one for all."""
     served: Callable[[str], bool]
     """Whether anybody at work runs this workflow."""
+    hand_back: Callable[[Sequence[Delivery]], None]
+    """These are not started here any more: another process is delivered them."""
     between: Callable[[], None] | None = None
     """Called between publishing and deleting; a test may end the process there."""
 
@@ -198,9 +200,20 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Start nothing more, let running handlers finish, and leave the lifespans."""
-        await self._stop_loops()
-        await self._dispatcher.drain(self.settings.drain.total_seconds())
+        await self.retire()
+        await self.drained()
         await self._close()
+
+    async def retire(self) -> None:
+        """Start nothing more and hand back what was not started; running handlers go on, see ``drained``."""
+        await self._stop_loops()
+        waiting = self._dispatcher.hand_back()
+        if self._broker is not None:
+            self._broker.hand_back(waiting)
+
+    async def drained(self) -> None:
+        """Return when running handlers have finished, or have been cancelled because their time was over."""
+        await self._dispatcher.drain(self.settings.drain.total_seconds())
 
     async def crash(self) -> None:
         """Stop as a killed process does, as far as one process can: running handlers are cancelled, not awaited."""
@@ -220,15 +233,19 @@ class Engine:
     @property
     def roles(self) -> list[str]:
         """What one process does for all, as far as this one can."""
-        return [KEEPER, RECONCILER, UPKEEP, *(connector.role for connector in self._connectors)]
+        definitions = [application.definition for application in self._applications if self.settings.share.common]
+        reads = [
+            role_of(definition.name, connector) for definition in definitions for connector in definition.connectors
+        ]
+        return [KEEPER, RECONCILER, UPKEEP, *reads]
 
     def in_hand(self) -> list[RunID]:
         """The runs that are being handled; may be asked from another thread."""
         return list(self.context.in_hand)
 
-    async def leave(self, deliveries: Sequence[Delivery]) -> None:
-        """These are delivered to another process too: have their rows say that they are in hand here."""
-        await self._check_out.leave(deliveries)
+    def leave(self, deliveries: Sequence[Delivery]) -> None:
+        """These are delivered to another process too: have their rows say, soon, that they are in hand here."""
+        self._dispatcher.spawn(self._check_out.leave(deliveries))
 
     async def _close(self) -> None:
         await self.context.committer.stop()

@@ -1,4 +1,4 @@
-"""Everything that a worker needs from outside: tried again and again until it is there, while it is told what is missing.
+"""Everything that a worker needs from outside: tried until it is there, and meanwhile it is told what is missing.
 
 Whatever is wrong with a setting, a server or a right is said with the setting, its value (never a secret) and what to
 do; then it is tried again, since it may be mended from outside without a restart.
@@ -71,7 +71,7 @@ class Connected:
     """Of each topic of the workflows served here, as of the last look."""
 
     async def look_at_topics(self, definitions: Sequence[WorkflowDefinition]) -> dict[str, int]:
-        """Make what is missing of the topics of these, and return how many partitions each has. Raises ``StoreError``."""
+        """Make what is missing of the topics of these; returns how many partitions each has. Raises ``StoreError``."""
         wanted = {name: count for each in definitions for name, count in self.topics.all_of(each).items()}
         self.partitions.update(await ensure_topics(self.kafka, wanted))
         return {name: self.partitions[name] for name in wanted}
@@ -80,8 +80,8 @@ class Connected:
         """The stream of a connector."""
         return KafkaSource(
             self.kafka,
-            topic=connector.topic,
-            start=Start(connector.start_from),
+            topic=connector.source.topic,
+            start=Start(connector.source.start_from),
             positions=Positions(self.store, namespace=namespace, workflow=workflow, connector=connector.name),
         )
 

@@ -95,8 +95,7 @@ class HealthPages:
 
 
 @asynccontextmanager
-async def health_pages(
-    address: Address, store: ConnectorStore | None, *, namespace: str) -> AsyncIterator[HealthPages]:
+async def health_pages(address: Address, store: ConnectorStore | None, *, namespace: str) -> AsyncIterator[HealthPages]:
     """Serve ``/metrics``, ``/healthz`` and ``/readyz``. Raises ``ListenError``."""
     telemetry, readiness = PrometheusTelemetry(), Readiness(store, namespace=namespace)
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from stepwell._domain.definition import WorkflowDefinition
 from stepwell._engine.membership import Load, Members
 from stepwell._engine.settings import EngineSettings
-from stepwell._engine.share import Share
 from stepwell._engine.shards import Shards
+from stepwell._engine.share import Share
 from stepwell._engine.supervisor import Broker, Engine, Ports
 from stepwell._engine.telemetry import FanOut, Tally
 from stepwell._worker.callers import http_caller
@@ -28,7 +28,6 @@ from stepwell.adapters.postgres import PostgresMembership
 from stepwell.application import Application
 from stepwell.errors import Problem, SettingsError
 from stepwell.ports.membership import Membership
-from stepwell.ports.stream import Delivery
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +142,7 @@ async def _work(
         belongs_here=lambda event: connected.topics.of(event) in own_topics,
         holds=lambda role: bool(joined) and joined[0].holds(role),
         served=served,
+        hand_back=connected.events.hand_back,
     )
     ports = Ports(
         store=connected.store,
@@ -162,12 +162,11 @@ async def _work(
         ),
     )
     found.append(engine)
-    # Entered in this order, left in the other: no new work, then the shards, then the membership.
     members = Members(
         _membership(settings),
         name=settings.name,
         topics=own_topics,
-        roles=engine.roles_of(plan.definitions),
+        roles=engine.roles,
         observe=lambda: Load(in_flight=engine.context.lanes.taken(), seen=engine.context.catalog.generations),
         in_hand=engine.in_hand,
         every_role=plan.every_role,
@@ -179,10 +178,11 @@ async def _work(
         connected.events,
         partitions=lambda: _partitions(connected, plan, own_topics),
         on_suspect=connected.events.suspect,
-        on_unfinished=lambda deliveries: _left(engine, deliveries),
+        on_unfinished=engine.leave,
     )
     await stack.enter_async_context(engine)
     await stack.enter_async_context(shards)
+    stack.push_async_callback(_drain, engine, members)
     if health is not None:
         health.readiness.store, health.readiness.engine = connected.store, engine
         stack.callback(setattr, health.readiness, "draining", True)
@@ -200,28 +200,24 @@ async def _work(
     )
 
 
+async def _drain(engine: Engine, members: Members) -> None:
+    """Shards whose handlers are done are free at once, the others when theirs are; a member that is lost has none."""
+    await engine.retire()
+    await asyncio.gather(members.drain(), engine.drained(), return_exceptions=True)
+
+
 async def _partitions(connected: Connected, plan: WorkerPlan, own: frozenset[str]) -> Mapping[str, int]:
     counts = await connected.look_at_topics(plan.definitions)
     return {topic: count for topic, count in counts.items() if topic in own}
 
 
-_LEAVING: set[asyncio.Task[None]] = set()
-
-
-def _left(engine: Engine, deliveries: Sequence[Delivery]) -> None:
-    task = asyncio.get_running_loop().create_task(engine.leave(deliveries))
-    _LEAVING.add(task)
-    task.add_done_callback(_LEAVING.discard)
-
-
 def _membership(settings: WorkerSettings) -> Membership:
     match settings.membership:
         case MembershipKind.POSTGRES:
-            return PostgresMembership(settings.dsn.get_secret_value(), namespace=settings.namespace)
+            return PostgresMembership(settings.dsn.get_secret_value(), settings.namespace)
         case MembershipKind.KUBERNETES:
-            from stepwell.adapters.kubernetes import LeaseMembership  # noqa: PLC0415  (an extra)
-
-            return LeaseMembership(namespace=settings.namespace)
+            rule = "is not in this release: workers find each other by the database"
+            raise SettingsError([Problem(path="membership", value="'kubernetes'", rule=rule)])
 
 
 async def _health(plan: WorkerPlan, stack: AsyncExitStack) -> HealthPages | None:

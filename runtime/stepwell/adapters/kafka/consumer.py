@@ -126,6 +126,15 @@ class KafkaEvents:
                 progress.finish(offset)
         self._finished.set()
 
+    def hand_back(self, deliveries: Sequence[Delivery]) -> None:
+        """These will not be finished here: nobody waits for them, and the next holder of their shard has them."""
+        for delivery in deliveries:
+            place = self._places.get(delivery.position)
+            if place is not None:
+                progress, offset = place
+                progress.hand_back(offset)
+        self._finished.set()
+
     def pending(self) -> int:
         """How many events were in the held shards at the last look and are not received yet."""
         if self._consumer is None:
