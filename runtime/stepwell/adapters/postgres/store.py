@@ -11,6 +11,8 @@ from stepwell.adapters.postgres.database import MAX_CONNECTIONS, Database
 from stepwell.adapters.postgres.due import DueRows
 from stepwell.adapters.postgres.inbox import Inbox
 from stepwell.adapters.postgres.migrate import check
+from stepwell.adapters.postgres.outgoing import Outgoing
+from stepwell.adapters.postgres.repairs import Repairs
 from stepwell.adapters.postgres.runs import Runs
 from stepwell.adapters.postgres.stream import PostgresStream
 from stepwell.adapters.postgres.ticks import Ticks
@@ -19,19 +21,28 @@ from stepwell.adapters.postgres.workflows import Workflows
 from stepwell.ports.clock import Clock
 
 
-class PostgresStore(Runs, Workflows, Inbox, Chores, DueRows, Ticks, Connectors, Upkeep):
-    """Implements ``RecordStore``, for the event loop that opened it."""
+class PostgresStore(Runs, Workflows, Inbox, Chores, DueRows, Ticks, Connectors, Repairs, Outgoing, Upkeep):
+    """Implements ``RecordStore`` and ``EventOutbox``, for the event loop that opened it."""
 
     @classmethod
     async def open(
-        cls, dsn: str, *, clock: Clock | None = None, name: str = "stepwell", connections: int = MAX_CONNECTIONS
+        cls,
+        dsn: str,
+        *,
+        clock: Clock | None = None,
+        name: str = "stepwell",
+        connections: int = MAX_CONNECTIONS,
+        outside: bool = False,
     ) -> PostgresStore:
         """Connect to a migrated database. ``clock`` None: the server's. ``name`` is shown in ``pg_stat_activity``.
+
+        ``outside``: this process publishes no events. Those that it stores are dated ``-infinity``, by which the
+        workers' keeper publishes them at once and does not wait first for whoever stored them.
 
         Raises ``StoreRefusedError`` if the schema is older than this code, or needs newer code, or the server refuses
         us; ``StoreUnavailableError`` if it cannot be reached.
         """
-        database = await Database.connect(dsn, clock=clock, name=name, connections=connections)
+        database = await Database.connect(dsn, clock=clock, name=name, connections=connections, outside=outside)
         try:
             await check(database.once)
             await database.once("SELECT clock_timestamp() AS server_now")
