@@ -136,7 +136,8 @@ class ApiServer:
     def configuration(self, kubeconfig: Path | None = None) -> client.Configuration:
         """For a client of the package ``kubernetes``; of an administrator unless another kubeconfig is given."""
         configuration = client.Configuration()
-        config.load_kube_config(str(kubeconfig or self.kubeconfig), client_configuration=configuration)
+        source = str(kubeconfig or self.kubeconfig)
+        config.load_kube_config(source, client_configuration=configuration)  # type: ignore[no-untyped-call]  # (their types end here)
         return configuration
 
     def client(self, kubeconfig: Path | None = None) -> client.ApiClient:
@@ -211,7 +212,7 @@ class ApiServer:
         path.write_text(yaml.safe_dump(content), "utf-8")
 
     def _keep(self, program: str, flags: dict[str, str]) -> Kept:
-        command = [self._programs / program, *(f"--{name}={value}" for name, value in flags.items())]
+        command: list[str | Path] = [self._programs / program, *(f"--{name}={value}" for name, value in flags.items())]
         return Kept(command, directory=self._directory, log=self._directory / f"{program}.log")
 
     def _etcd_flags(self) -> dict[str, str]:

@@ -63,9 +63,9 @@ def test_while_it_is_gone_or_stands_still_nothing_is_answered_and_afterwards_all
     with apiserver.client() as api:
         core = client.CoreV1Api(api)
 
-        def read(timeout: float = DEADLINE) -> str:
-            answer: str = core.read_namespace(namespace, _request_timeout=timeout).metadata.name
-            return answer
+        def read(timeout: float = DEADLINE) -> str | None:
+            metadata = core.read_namespace(namespace, _request_timeout=timeout).metadata
+            return metadata.name if metadata else None
 
         api.rest_client.pool_manager.connection_pool_kw["retries"] = False
         with apiserver.gone(), pytest.raises(HTTPError):
