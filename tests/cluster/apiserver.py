@@ -49,7 +49,8 @@ class ApiServer:
         self._directory = directory
         self._programs = kube_binary.programs()
         self._port, self._etcd_port, self._peer_port = free_ports(3)
-        self._token = secrets.token_hex(16)
+        self.token = secrets.token_hex(16)
+        """Of an administrator, as a bearer token."""
         self._etcd: Kept | None = None
         self._server: Kept | None = None
         self._numbers = count(1)
@@ -194,9 +195,9 @@ class ApiServer:
         key = ec.generate_private_key(ec.SECP256R1())
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
         (self._directory / "service-accounts.key").write_bytes(pem)
-        (self._directory / "tokens.csv").write_text(f'{self._token},admin,admin,"system:masters"\n', "utf-8")
+        (self._directory / "tokens.csv").write_text(f'{self.token},admin,admin,"system:masters"\n', "utf-8")
         (self._directory / "audit.yaml").write_text(yaml.safe_dump(_AUDIT_POLICY), "utf-8")
-        self._write_kubeconfig(self.kubeconfig, self._token, "default")
+        self._write_kubeconfig(self.kubeconfig, self.token, "default")
 
     def _write_kubeconfig(self, path: Path, token: str, namespace: str) -> None:
         content = {
@@ -263,7 +264,7 @@ class ApiServer:
     def _trouble(self) -> str | None:
         try:
             trusted = ssl.create_default_context(cafile=str(self.ca_file))
-            asked = urllib.request.Request(f"{self.url}/readyz", headers={"Authorization": f"Bearer {self._token}"})  # noqa: S310  (https to loopback)
+            asked = urllib.request.Request(f"{self.url}/readyz", headers={"Authorization": f"Bearer {self.token}"})  # noqa: S310  (https to loopback)
             with urllib.request.urlopen(asked, timeout=5, context=trusted):  # noqa: S310  (as above)
                 return None
         except (OSError, urllib.error.HTTPError) as error:

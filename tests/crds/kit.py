@@ -60,11 +60,10 @@ class Door:
     """The way into one namespace for objects of ours, with strict field validation; keeps its connection open."""
 
     def __init__(self, server: ApiServer, namespace: str) -> None:
-        configuration = server.configuration()
         self._base = f"{server.url}/apis/stepwell.dev/v1alpha1/namespaces/{namespace}"
         self._pool = urllib3.PoolManager(
-            ca_certs=configuration.ssl_ca_cert,
-            headers={"Authorization": configuration.api_key["authorization"]},
+            ca_certs=str(server.ca_file),
+            headers={"Authorization": f"Bearer {server.token}"},
             retries=False,
             timeout=30,
         )

@@ -103,8 +103,12 @@ def _at_least(least: timedelta) -> Rule:
         return re.fullmatch(DURATION_PATTERN, value) is None
 
     return Rule(
-        cel=f"duration(self) >= duration('{lowest}') && duration(self) <= duration('{MAX_DURATION_TEXT}')",
-        message=f"must be a duration from {lowest} to {MAX_DURATION_TEXT}",
+        # What duration() cannot read would be told in words of CEL's; the pattern is told beside this one's.
+        cel=(
+            f"self.matches('^([0-9]+(h|m|s|ms))+$')"
+            f" && duration(self) >= duration('{lowest}') && duration(self) <= duration('{MAX_DURATION_TEXT}')"
+        ),
+        message=f"must be a duration such as 90s or 1h30m, from {lowest} to {MAX_DURATION_TEXT}",
         ok=ok,
     )
 
