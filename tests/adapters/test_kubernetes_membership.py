@@ -19,6 +19,8 @@ from tests.cluster.apiserver import ApiServer
 from stepwell._engine.membership import Members
 from stepwell._engine.settings import MemberSettings
 from stepwell.adapters.kubernetes import RULES, LeaseMembership, connection, in_cluster
+from stepwell.adapters.kubernetes.leases import ConflictError
+from stepwell.adapters.kubernetes.leases import Leases as Wire
 from stepwell.errors import StoreRefusedError, StoreUnavailableError
 from stepwell.ports.membership import Lost, Member, Shard, View
 
@@ -312,3 +314,20 @@ def test_the_rules_are_what_a_role_takes() -> None:
     rule = client.V1PolicyRule(api_groups=[group], resources=list(resources), verbs=list(verbs))
     assert rule.api_groups == ["coordination.k8s.io"]
     assert rule.resources == ["leases"]
+
+
+async def test_a_lease_that_was_renewed_since_it_was_read_is_not_declared_dead(leases: Leases) -> None:
+    membership, own = leases.member(), Member(name="one")
+    await beat(membership, own)
+    watcher = Wire(leases.server.configuration(), leases.namespace, "tests", duration=10, timeout=5)
+    [stale] = watcher.list()
+    await beat(membership, own)
+    with pytest.raises(ConflictError):
+        watcher.declare_dead(stale, "watcher")
+    assert set((await beat(membership, own)).live) == {"one"}
+    [fresh] = watcher.list()
+    watcher.declare_dead(fresh, "watcher")
+    with pytest.raises(ConflictError):
+        watcher.delete("one", uid=fresh.uid, version=fresh.version)
+    assert await membership.beat(own) is Lost.DECLARED_DEAD
+    watcher.close()
