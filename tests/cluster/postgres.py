@@ -1,5 +1,7 @@
 """A PostgreSQL server of the tests' own: made once, in memory, and gone with the tests however they end.
 
+Measurements start one with `running` and settings of their own, on the disk that they measure.
+
 It is started under a shell that waits on a pipe held by this process: when that closes, by whatever death, the shell
 ends the server and deletes its data.
 """
@@ -14,8 +16,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -32,7 +34,7 @@ PROGRAMS = Path("/usr/lib/postgresql")
 STARTUP_SECONDS = 30.0
 _TEMPLATE = "stepwell_template"
 
-_SETTINGS = {
+IN_MEMORY = {
     "fsync": "off",
     "full_page_writes": "off",
     "synchronous_commit": "off",
@@ -55,6 +57,8 @@ class Server:
     port: int
     directory: Path
     user: str
+    pid: int
+    """Of the shell that the server runs under: the server and its backends descend from it."""
     numbers: Iterator[int]
 
     def dsn(self, database: str) -> str:
@@ -106,7 +110,7 @@ def _unprivileged() -> dict[str, Any]:
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
-def _start(directory: Path) -> tuple[subprocess.Popen[bytes], Server]:
+def _start(directory: Path, settings: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], Server]:
     binaries, identity, port = programs(), _unprivileged(), _free_port()
     data = directory / "data"
     if identity:
@@ -120,10 +124,10 @@ def _start(directory: Path) -> tuple[subprocess.Popen[bytes], Server]:
         **identity,
     )
     where = ("-D", data, "-k", directory, "-p", str(port))
-    settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603  (nothing from outside)
-            ["/bin/sh", "-c", _KEEPER, "sh", binaries / "postgres", *where, *settings],
+            ["/bin/sh", "-c", _KEEPER, "sh", binaries / "postgres", *where, *options],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -131,7 +135,7 @@ def _start(directory: Path) -> tuple[subprocess.Popen[bytes], Server]:
             start_new_session=True,
             **identity,
         )
-    return process, Server(port=port, directory=directory, user=user, numbers=count(1))
+    return process, Server(port=port, directory=directory, user=user, pid=process.pid, numbers=count(1))
 
 
 async def _ready(server: Server) -> None:
@@ -151,13 +155,11 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
-    """The server, started by the first test that asks for it."""
-    memory = Path("/dev/shm")  # noqa: S108  (the directory in it is made by mkdtemp)
-    where = memory if os.access(memory, os.W_OK) else None
+@contextmanager
+def running(settings: Mapping[str, str], *, where: Path | None) -> Iterator[Server]:
+    """A server with these settings, its data in a new directory within ``where`` (None: the system's own place)."""
     directory = Path(tempfile.mkdtemp(prefix="stepwell-postgres-", dir=where))
-    process, server = _start(directory)
+    process, server = _start(directory, settings)
     try:
         _run(_ready(server))
         yield server
@@ -166,3 +168,11 @@ def postgres() -> Iterator[Server]:
         process.stdin.close()
         process.wait(STARTUP_SECONDS)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """The server, started by the first test that asks for it."""
+    memory = Path("/dev/shm")  # noqa: S108  (the directory in it is made by mkdtemp)
+    with running(IN_MEMORY, where=memory if os.access(memory, os.W_OK) else None) as server:
+        yield server
