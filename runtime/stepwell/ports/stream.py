@@ -19,6 +19,8 @@ class Delivery:
 
     event: Event
     position: int
+    suspect: bool = False
+    """Whoever had it before may have died of it."""
 
 
 class EventStream(Protocol):

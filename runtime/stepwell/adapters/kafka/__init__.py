@@ -2,11 +2,11 @@
 
 from stepwell.adapters.kafka.codec import Malformed
 from stepwell.adapters.kafka.consumer import KafkaEvents, Reach
-from stepwell.adapters.kafka.driver import Shard
 from stepwell.adapters.kafka.producer import KafkaPublisher
 from stepwell.adapters.kafka.settings import KafkaSettings, SaslMechanism, Secret, Security, Start
 from stepwell.adapters.kafka.source import KafkaSource
 from stepwell.adapters.kafka.topics import ensure_topics, topic_name
+from stepwell.ports.membership import Shard
 
 __all__ = [
     "KafkaEvents",

@@ -20,7 +20,6 @@ from stepwell.adapters.kafka.driver import (
     DRIVER_ERRORS,
     Consumer,
     Record,
-    Shard,
     discard,
     in_our_words,
     open_consumer,
@@ -30,6 +29,7 @@ from stepwell.adapters.kafka.offsets import Progress
 from stepwell.adapters.kafka.settings import KafkaSettings, millis
 from stepwell.adapters.kafka.watchdog import Watchdog
 from stepwell.errors import StoreError, StoreUnavailableError
+from stepwell.ports.membership import Shard
 from stepwell.ports.stream import Delivery
 
 log = logging.getLogger(__name__)
