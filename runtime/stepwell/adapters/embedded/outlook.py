@@ -25,7 +25,7 @@ _COMING = f"""
 SELECT
   (SELECT count(*) FROM run WHERE not_before IS NOT NULL AND not_before < {_NEVER}
      AND (({_LIVE} AND {_going("run")}) OR state = 'RequestedDataDeleted')),
-  (SELECT count(*) FROM hook),
+  (SELECT count(*) FROM hook CROSS JOIN run USING (run_id) WHERE run.namespace = :namespace),
   (SELECT count(*) FROM requested_start r WHERE {_going("r")}),
   (SELECT count(*) FROM inbox CROSS JOIN run USING (run_id)
      WHERE inbox.next_at IS NOT NULL AND inbox.state = 'Pending' AND {_LIVE} AND {_going("run")}),

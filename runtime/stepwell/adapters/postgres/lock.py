@@ -75,10 +75,10 @@ class EngineLock:
             )
             try:
                 await connection.execute("BEGIN")
-                # The transaction has no snapshot while nothing is asked in it, and so holds up no vacuum.
-                await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
                 taken = await connection.fetchval(_TAKE, _KEY, self._namespace)
                 holder = None if taken else await connection.fetchval(_HOLDER, _KEY, self._namespace)
+                # Last, and without parameters: it ends the portal before it, whose snapshot would hold up all vacuums.
+                await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
             except BaseException:
                 connection.terminate()
                 raise

@@ -18,6 +18,7 @@ to open the adapter on data of its own, how to kill it, and how to look at the e
 Suite                 Port                            Fixture
 ====================  ==============================  ==========================================
 ``RecordStoreSuite``  ``ports.store.RecordStore``     ``backend``: a ``StoreBackend``
+``OutlookSuite``      ``ports.outlook.Outlook``       ``backend``: a ``StoreBackend``
 ``EventStreamSuite``  ``ports.stream.EventStream``    ``backend``: a ``StreamBackend``
 ``TopicSuite``        ``ports.store.TopicStore``      ``backend``: a ``TopicBackend``
 ``SourceSuite``       ``ports.source.MessageSource``  ``backend``: a ``SourceBackend``
@@ -33,7 +34,7 @@ import pytest
 
 for _name in ("base", "builders", "chores", "clocks", "connectors", "inbox", "lists", "races", "runs", "streams"):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
-pytest.register_assert_rewrite(f"{__name__}.repairs", f"{__name__}.ticks", f"{__name__}.timers")
+pytest.register_assert_rewrite(f"{__name__}.outlooks", f"{__name__}.repairs", f"{__name__}.ticks", f"{__name__}.timers")
 
 from stepwell.testing.conformance.backend import (  # noqa: E402  (asserts are rewritten only in what is imported after)
     SourceBackend,
@@ -47,6 +48,7 @@ from stepwell.testing.conformance.clocks import ClockSuite  # noqa: E402  (as ab
 from stepwell.testing.conformance.connectors import ConnectorSuite, SourceSuite, TopicSuite  # noqa: E402  (as above)
 from stepwell.testing.conformance.inbox import InboxSuite  # noqa: E402  (as above)
 from stepwell.testing.conformance.lists import ReadSuite  # noqa: E402  (as above)
+from stepwell.testing.conformance.outlooks import OutlookSuite  # noqa: E402  (as above)
 from stepwell.testing.conformance.races import RaceSuite  # noqa: E402  (as above)
 from stepwell.testing.conformance.repairs import RepairSuite  # noqa: E402  (as above)
 from stepwell.testing.conformance.runs import RunSuite  # noqa: E402  (as above)
@@ -58,6 +60,7 @@ __all__ = [
     "ClockSuite",
     "EventStreamSuite",
     "ManualClock",
+    "OutlookSuite",
     "RecordStoreSuite",
     "SourceBackend",
     "SourceSuite",
