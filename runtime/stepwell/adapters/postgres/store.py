@@ -11,6 +11,8 @@ from stepwell.adapters.postgres.database import MAX_CONNECTIONS, Database
 from stepwell.adapters.postgres.due import DueRows
 from stepwell.adapters.postgres.inbox import Inbox
 from stepwell.adapters.postgres.migrate import check
+from stepwell.adapters.postgres.outgoing import Outgoing
+from stepwell.adapters.postgres.repairs import Repairs
 from stepwell.adapters.postgres.runs import Runs
 from stepwell.adapters.postgres.stream import PostgresStream
 from stepwell.adapters.postgres.ticks import Ticks
@@ -19,8 +21,8 @@ from stepwell.adapters.postgres.workflows import Workflows
 from stepwell.ports.clock import Clock
 
 
-class PostgresStore(Runs, Workflows, Inbox, Chores, DueRows, Ticks, Connectors, Upkeep):
-    """Implements ``RecordStore``, for the event loop that opened it."""
+class PostgresStore(Runs, Workflows, Inbox, Chores, DueRows, Ticks, Connectors, Repairs, Outgoing, Upkeep):
+    """Implements ``RecordStore`` and ``EventOutbox``, for the event loop that opened it."""
 
     @classmethod
     async def open(

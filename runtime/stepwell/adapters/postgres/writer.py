@@ -16,9 +16,10 @@ from stepwell._domain.decision import Decision
 from stepwell._domain.ids import RunID
 from stepwell._domain.record import CallbackState, EventKind
 from stepwell.adapters.postgres.database import Database
+from stepwell.adapters.postgres.effects import stored_events
 from stepwell.adapters.postgres.errors import DRIVER_ERRORS, is_in_the_way, is_lost, is_of_the_value, translated
 from stepwell.adapters.postgres.moves import advance_statement
-from stepwell.adapters.postgres.rows import place_of, position_of, slot_of
+from stepwell.adapters.postgres.rows import place_of, slot_of
 from stepwell.errors import StoreError, StoreUnavailableError
 from stepwell.ports.store import Won
 from stepwell.ports.stream import Delivery
@@ -70,7 +71,7 @@ class _Round:
 
     won: dict[RunID, int | None] = field(default_factory=dict)
     """The runs, each with the place of its step event."""
-    events: dict[int, RunID] = field(default_factory=dict)
+    events: Sequence[Delivery] = ()
 
 
 class Writer:
@@ -195,24 +196,18 @@ class Writer:
         stored = _Round()
         try:
             sql, arguments = advance_statement([job.decision for job in batch], now, finished)
-            for run_id, number, kind, _ in await self._db.raw(sql, *arguments):
-                step = kind == EventKind.STEP
-                position = None if number is None else position_of(number, slot_of(now))
-                if step or run_id not in stored.won:
-                    stored.won[run_id] = position if step else None
-                if position is not None:
-                    stored.events[position] = run_id
+            rows = await self._db.raw(sql, *arguments)
+            stored.won = dict.fromkeys(row[0] for row in rows)
+            stored.events = stored_events(rows, [job.decision for job in batch], slot_of(now))
+            stored.won.update((d.event.run_id, d.position) for d in stored.events if d.event.kind is EventKind.STEP)
         except BaseException:
             outbox.finish(finished)
             raise
         finally:
             for job in kept:
-                place = stored.won.get(job.run_id)
-                outbox.settle(job.key, place)
-                if place is not None:
-                    stored.events.pop(place, None)
+                outbox.settle(job.key, stored.won.get(job.run_id))
         outbox.deleted(finished)
-        outbox.stored(stored.events)
+        outbox.stored(stored.events, {stored.won[job.run_id] or 0 for job in kept if job.run_id in stored.won})
         return stored
 
     @staticmethod

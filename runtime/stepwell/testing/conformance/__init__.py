@@ -33,7 +33,7 @@ import pytest
 
 for _name in ("base", "builders", "chores", "clocks", "connectors", "inbox", "lists", "races", "runs", "streams"):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
-pytest.register_assert_rewrite(f"{__name__}.ticks", f"{__name__}.timers")
+pytest.register_assert_rewrite(f"{__name__}.repairs", f"{__name__}.ticks", f"{__name__}.timers")
 
 from stepwell.testing.conformance.backend import (  # noqa: E402  (asserts are rewritten only in what is imported after)
     SourceBackend,
@@ -48,6 +48,7 @@ from stepwell.testing.conformance.connectors import ConnectorSuite, SourceSuite,
 from stepwell.testing.conformance.inbox import InboxSuite  # noqa: E402  (as above)
 from stepwell.testing.conformance.lists import ReadSuite  # noqa: E402  (as above)
 from stepwell.testing.conformance.races import RaceSuite  # noqa: E402  (as above)
+from stepwell.testing.conformance.repairs import RepairSuite  # noqa: E402  (as above)
 from stepwell.testing.conformance.runs import RunSuite  # noqa: E402  (as above)
 from stepwell.testing.conformance.streams import EventStreamSuite  # noqa: E402  (as above)
 from stepwell.testing.conformance.ticks import TickSuite  # noqa: E402  (as above)
@@ -67,5 +68,7 @@ __all__ = [
 ]
 
 
-class RecordStoreSuite(RunSuite, RaceSuite, ReadSuite, InboxSuite, ChoreSuite, TimersSuite, TickSuite, ConnectorSuite):
+class RecordStoreSuite(
+    RunSuite, RaceSuite, ReadSuite, InboxSuite, ChoreSuite, TimersSuite, TickSuite, ConnectorSuite, RepairSuite
+):
     """The whole contract of ``RecordStore``: an adapter passes all of it, or is none."""
