@@ -119,6 +119,8 @@ class TickLine:
 
     schedule: str
     planned: datetime
+    at: float
+    """The planned time."""
     outcome: str
     reason: str = ""
     run_id: str = ""
@@ -201,6 +203,8 @@ class Evidence:
     owed: Sequence[Planned] = ()
     found: Sequence[Found] = ()
     unrest: Sequence[Span] = ()
+    settled: float
+    """When the workers were told to stop: what began later need not have ended."""
     closed: float
     """When the store was read."""
 
@@ -215,6 +219,11 @@ class Evidence:
         """Each run's calls, in the order in which they began."""
         ordered = sorted(self.calls, key=lambda call: (call.run_id, call.began))
         return {run_id: list(calls) for run_id, calls in groupby(ordered, key=lambda call: call.run_id)}
+
+    def unsettled(self, run_id: str) -> bool:
+        """Whether a run began too late to be held to its end."""
+        lines = self.history.get(run_id, ())
+        return bool(lines) and lines[0].at > self.settled
 
     def calm(self, began: float, ended: float) -> bool:
         """Whether nothing was out of order at any time between."""

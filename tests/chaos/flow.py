@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 from tests.chaos.effects import DIRECTORY, noted
+from tests.chaos.marks import mark, owner_of
 
 from stepwell import (
     CatchUp,
@@ -221,7 +222,8 @@ def pack(run: Run[Order]) -> Literal[S.SENT]:
         if run.object.child:
             # One for each version: whoever asks twice for one version asks for the same.
             child = note.asks_for(f"{run.foreign_id}.{run.version}")
-            run.trigger(wf.trigger(child, Order(mark=f"{run.object.mark}.child"), start=S.SENT))
+            payload = mark(f"{owner_of(run.object.mark)}.child")
+            run.trigger(wf.trigger(child, Order(mark=payload), start=S.SENT))
         return note.to(S.SENT)
 
 

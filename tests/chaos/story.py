@@ -205,6 +205,7 @@ class Story:
                 "inbox": self.inbox,
                 "heard": self.heard,
                 "owed": [Planned(schedule="minutely", times=TICKS)],
+                "settled": CLOSED,
                 "closed": CLOSED,
             }
             | changed
@@ -244,8 +245,14 @@ def good() -> Story:
     for number, planned in enumerate(sorted(TICKS)):
         run = story.run(f"run-t{number}", f"t{number}", 400.0 + number, actor="schedule/minutely", status="Sent")
         run.step("Done")
-        story.ticks.append(TickLine(schedule="minutely", planned=planned, outcome="Started", run_id=run.run_id))
+        story.ticks.append(tick(planned, "Started", run.run_id))
     return story
+
+
+def tick(planned: datetime, outcome: str, run_id: str = "", reason: str = "") -> TickLine:
+    """One planned time of the schedule."""
+    at = (planned - MINUTE).total_seconds()
+    return TickLine(schedule="minutely", planned=planned, at=at, outcome=outcome, reason=reason, run_id=run_id)
 
 
 def changed(items: list[Any], condition: Callable[[Any], bool], **values: Any) -> None:

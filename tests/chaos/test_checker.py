@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from tests.chaos.checker import check, count
-from tests.chaos.evidence import Answer, Ask, Found, Heard, InboxLine, Line, Span, TickLine
-from tests.chaos.story import CLOSED, MINUTE, Story, changed, good
+from tests.chaos.evidence import Answer, Ask, Found, Heard, InboxLine, Line, Span
+from tests.chaos.story import CLOSED, MINUTE, Story, changed, good, tick
 
 
 def line(run_id: str, version: int) -> Callable[[Line], bool]:
@@ -189,11 +189,11 @@ def tick_twice(story: Story) -> None:
 
 
 def tick_undecided(story: Story) -> None:
-    story.ticks.append(TickLine(schedule="minutely", planned=MINUTE - timedelta(minutes=1), outcome=""))
+    story.ticks.append(tick(MINUTE - timedelta(minutes=1), ""))
 
 
 def tick_skipped_without_reason(story: Story) -> None:
-    story.ticks.append(TickLine(schedule="minutely", planned=MINUTE - timedelta(minutes=1), outcome="Skipped"))
+    story.ticks.append(tick(MINUTE - timedelta(minutes=1), "Skipped"))
 
 
 def tick_started_another_one(story: Story) -> None:
@@ -350,3 +350,12 @@ def test_disorder_of_events_is_forgiven_while_something_is_broken() -> None:
     events_out_of_order(story)
 
     assert check(story.evidence(unrest=[Span(began=0.0, ended=CLOSED)])) == []
+
+
+def test_what_began_when_all_was_told_to_stop_need_not_have_ended() -> None:
+    story = good()
+    unfinished(story)
+    begun = next(item.at for item in story.lines if line("run-2", 1)(item))
+
+    assert check(story.evidence(settled=begun - 1)) == []
+    assert [v.promise for v in check(story.evidence(settled=begun + 1))] == ["P1"]

@@ -63,8 +63,8 @@ def stored_was_answered(evidence: Evidence) -> Iterator[Violation]:
     """P3: each stored answer was given, by an attempt at just that version; each hook that was owed has run."""
     for run_id, lines in evidence.history.items():
         calls = evidence.calls_of.get(run_id, ())
-        erased = any(line.state == "DataDeleted" for line in lines)
-        yield from () if erased else _hooks_were_called(evidence, run_id, lines, calls)
+        excused = evidence.unsettled(run_id) or any(line.state == "DataDeleted" for line in lines)
+        yield from () if excused else _hooks_were_called(evidence, run_id, lines, calls)
         for line in lines:
             if line.kind in _BY_HANDLERS and _by_handler(line) and not any(answers(call, line) for call in calls):
                 change = f"{line.kind} to {line.to_status} by {line.actor}"

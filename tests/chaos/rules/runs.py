@@ -52,7 +52,7 @@ def acknowledged_is_there(evidence: Evidence) -> Iterator[Violation]:
         if request_id and len(run_ids) > 1:
             yield Violation("P1", min(run_ids), f"request {request_id} was answered with {len(run_ids)} runs")
     for run in evidence.runs.values():
-        if not run.finished:
+        if not run.finished and not evidence.unsettled(run.run_id):
             yield Violation("P1", run.run_id, f"has not ended: {_standing(run)}")
     yield from _children(evidence)
 
