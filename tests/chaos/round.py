@@ -25,6 +25,7 @@ from tests.chaos.flow import NAME, S, wf
 from tests.chaos.graph import graph_of
 from tests.chaos.load import Callers, Load
 from tests.chaos.readout import Stored, found_of, owed_times, read_logs, read_store, read_topics
+from tests.chaos.timeline import timeline
 from tests.cluster.kafka import Broker
 from tests.cluster.postgres import Server
 
@@ -37,6 +38,7 @@ PLANNED_BEFORE = timedelta(minutes=5, seconds=30)
 """How long before the round the workflow was made: its schedule owes the planned times since then."""
 READY_SECONDS = 60.0
 _LOOK = 0.1
+_AGE = "UPDATE workflow SET created_at = created_at - $1::interval RETURNING created_at"
 _LEFT = """
 SELECT (SELECT count(*) FROM run WHERE finished_at IS NULL OR state = 'RequestedDataDeleted')
      + (SELECT count(*) FROM run_finished WHERE state = 'RequestedDataDeleted')
@@ -149,7 +151,9 @@ async def run_round(fault: Fault, seed: int, servers: Servers, where: Path) -> R
         violations = [*check(evidence), *fault.judge(round_, evidence)]
         violations += [Violation(fault.name, "", what) for what in round_.faults]
     if violations:
-        (directory / "violations.txt").write_text("\n".join(map(str, violations)) + "\n", "utf-8")
+        told = [str(violation) for violation in violations]
+        told += [timeline(evidence, run_id) for run_id in sorted({v.run_id for v in violations if v.run_id})]
+        (directory / "violations.txt").write_text("\n".join(told) + "\n", "utf-8")
     else:
         shutil.rmtree(directory)
     return Result(
@@ -194,7 +198,7 @@ async def _plant(round_: Round) -> datetime:
         )
     finally:
         await store.close()
-    [row] = await round_.sql("UPDATE workflow SET created_at = created_at - $1::interval RETURNING created_at", PLANNED_BEFORE)
+    [row] = await round_.sql(_AGE, PLANNED_BEFORE)
     created: datetime = row[0]
     return created
 
