@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from stepwell._domain.brake import Brake
 from stepwell._domain.ids import RunID
 from stepwell.ports.stream import Delivery
 
@@ -26,11 +27,21 @@ class Lane:
     taken: int = 0
     waiting: deque[Delivery] = field(default_factory=deque)
     threads: ThreadPoolExecutor | None = None
+    spill_seconds: float = 0.0
+    """For how long what found no place here was parked last; see ``Overflow``."""
+    spilled_until: float = 0.0
+    brake: Brake | None = None
 
     @property
     def free(self) -> int:
         """Slots that nobody has."""
-        return self.concurrency - self.taken
+        return (self.concurrency if self.brake is None else self.brake.allows(self.concurrency)) - self.taken
+
+    def tell(self, *, failed: bool) -> None:
+        """An attempt is over; see ``Brake``."""
+        if self.brake is None:
+            self.brake = Brake()
+        self.brake.told(failed=failed)
 
     def executor(self, limit: int) -> ThreadPoolExecutor:
         """Threads for sync handlers: as many as slots, so that a started handler never queues."""
@@ -50,6 +61,8 @@ class Lanes:
         self.waiting = 0
         self.closing = False
         """The engine stops: runs in hand are let go between two steps, and a cancellation is the engine's own."""
+        self.held_back = False
+        """Nothing starts for a while, because one run is to run alone."""
         self.on_free: Callable[[], None] = lambda: None
         """Called when a slot becomes free outside a loop's own turn."""
 
@@ -84,11 +97,13 @@ class Lanes:
 
     def take(self) -> Iterator[tuple[Lane, Delivery]]:
         """Deliveries for all free slots; each takes its slot and its run with it."""
-        while self._ready:
+        while self._ready and not self.held_back:
             # The first in line first: of two timers of one run, the one that is due earlier fires earlier.
             lane = self._ready.pop(next(iter(self._ready)))
             while lane.waiting and lane.free > 0:
                 delivery = lane.waiting.popleft()
+                if not lane.waiting:
+                    lane.spill_seconds = 0.0
                 run_id = delivery.event.run_id
                 behind = self._held.get(run_id) if run_id else None
                 if behind is not None:
@@ -104,7 +119,7 @@ class Lanes:
         """Hand a run on to its next lane; False: it has no slot, or somebody waits there or behind the run."""
         # Whoever waits behind the run must not wait for the whole chain, and a run that repeats must not keep a slot
         # from its neighbours.
-        if self.closing or self._held[run_id] or new.waiting:
+        if self.closing or self.held_back or self._held[run_id] or new.waiting:
             return False
         if new is not old:
             if new.free <= 0:

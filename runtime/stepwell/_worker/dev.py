@@ -27,7 +27,8 @@ from stepwell.ports.source import MessageSource
 
 if TYPE_CHECKING:
     from stepwell._domain.definition import WorkflowDefinition
-    from stepwell._worker.health import Address, HealthPages
+    from stepwell._worker.address import Address
+    from stepwell._worker.health import HealthPages
     from stepwell.resources import RunResource
 
 _HIGH_WATER = 4096

@@ -11,46 +11,22 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Self
 
 from stepwell._engine.supervisor import Engine
+from stepwell._worker.address import Address
 from stepwell.adapters.http.pages import Page, PageServer
 from stepwell.adapters.prometheus import PrometheusTelemetry
 from stepwell.errors import StepwellError, StoreError
 from stepwell.ports.store import ConnectorStore
 
-LOOPBACK = "127.0.0.1"
 TRY_EVERY = 5.0
 """Seconds for which one answer of the store stands."""
 PATIENCE = 2.0
 """Seconds that the store has for a write."""
 
-_MAX_PORT = 65535
-
 
 class ListenError(StepwellError):
     """The address for metrics cannot be listened on: choose another one, or stop whoever has it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Address:
-    """Where to listen. Port 0 is any free one."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """``[HOST:]PORT``; an IPv6 address stands in brackets. Raises ``ValueError``."""
-        host, _, port = text.rpartition(":")
-        inner = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        if not (port.isascii() and port.isdigit() and int(port) <= _MAX_PORT) or (":" in inner and inner == host):
-            raise ValueError(f"{text!r} must be [HOST:]PORT, with a port from 0 to {_MAX_PORT}")
-        return cls(host=inner or LOOPBACK, port=int(port))
-
-    def url(self, port: int) -> str:
-        """The root of the pages, at the port that was found."""
-        return f"http://[{self.host}]:{port}" if ":" in self.host else f"http://{self.host}:{port}"
 
 
 class Readiness:

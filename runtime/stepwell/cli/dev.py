@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stepwell.cli.errors import ExitCode, UsageError
+from stepwell.cli.places import DEFAULT_STORE, StoreOption
 from stepwell.cli.render import Output, print_json_line, timestamp
 from stepwell.cli.voice import LogFormat, Voice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from stepwell._worker.address import Address
     from stepwell._worker.dev import DevPlan, Session
-    from stepwell._worker.health import Address
     from stepwell._worker.live import Numbers
-
-DEFAULT_STORE = Path("stepwell.db")
 
 
 def dev(
@@ -38,9 +37,7 @@ def dev(
             help="A manifest, a directory of them, or MODULE:ATTR. May be repeated.",
         ),
     ],
-    store: Annotated[
-        Path, typer.Option("--store", metavar="FILE", envvar="STEPWELL_STORE", help="The file that keeps everything.")
-    ] = DEFAULT_STORE,
+    store: StoreOption = DEFAULT_STORE,
     triggers: Annotated[
         list[Path] | None,
         typer.Option(
@@ -105,7 +102,7 @@ def _plan(files: list[str], *, store: Path, triggers: list[Path], topics: list[s
 def _address(given: str) -> Address:
     if importlib.util.find_spec("prometheus_client") is None:
         raise UsageError("--metrics: prometheus-client is not installed: pip install 'stepwell[metrics]'")
-    from stepwell._worker.health import Address  # noqa: PLC0415  (an HTTP server, for those who ask for it)
+    from stepwell._worker.address import Address  # noqa: PLC0415  (for those who ask for it)
 
     try:
         return Address.parse(given)

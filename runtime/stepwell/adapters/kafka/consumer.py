@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
 
@@ -20,7 +19,6 @@ from stepwell.adapters.kafka.driver import (
     DRIVER_ERRORS,
     Consumer,
     Record,
-    Shard,
     discard,
     in_our_words,
     open_consumer,
@@ -30,7 +28,8 @@ from stepwell.adapters.kafka.offsets import Progress
 from stepwell.adapters.kafka.settings import KafkaSettings, millis
 from stepwell.adapters.kafka.watchdog import Watchdog
 from stepwell.errors import StoreError, StoreUnavailableError
-from stepwell.ports.stream import Delivery
+from stepwell.ports.membership import Shard
+from stepwell.ports.stream import Delivery, Reach
 
 log = logging.getLogger(__name__)
 
@@ -45,22 +44,12 @@ _LONGEST_PAUSE = 5.0
 _LAST_SECONDS = 2.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reach:
-    """Offsets of one shard, as Kafka has them."""
-
-    committed: int | None
-    """None: nobody ever committed, so it is read from its beginning."""
-    end: int
-    """Of the record that comes next."""
-
-
 def _unheard(_: Malformed) -> None:
     """Nobody wants to know more than the log tells."""
 
 
 class KafkaEvents:
-    """Implements ``EventStream`` for one event loop. Made by ``open``, ended by ``close``."""
+    """Implements ``ShardedStream`` for one event loop. Made by ``open``, ended by ``close``."""
 
     def __init__(
         self, settings: KafkaSettings, group: str, consumer: Consumer, on_malformed: Callable[[Malformed], None]

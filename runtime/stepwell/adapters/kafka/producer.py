@@ -20,13 +20,13 @@ from stepwell.adapters.kafka.driver import (
     Batch,
     Header,
     Producer,
-    Shard,
     abandon,
     open_producer,
     partition_of,
 )
 from stepwell.adapters.kafka.settings import KafkaSettings
 from stepwell.errors import StoreError
+from stepwell.ports.membership import Shard
 
 log = logging.getLogger(__name__)
 

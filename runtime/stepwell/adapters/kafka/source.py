@@ -14,7 +14,6 @@ from stepwell.adapters.kafka.driver import (
     DRIVER_ERRORS,
     Consumer,
     Record,
-    Shard,
     discard,
     open_consumer,
     pair,
@@ -22,6 +21,7 @@ from stepwell.adapters.kafka.driver import (
 )
 from stepwell.adapters.kafka.settings import KafkaSettings, Start
 from stepwell.errors import StoreUnavailableError
+from stepwell.ports.membership import Shard
 from stepwell.ports.source import Message
 from stepwell.ports.store import ConnectorStore
 
