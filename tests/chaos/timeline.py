@@ -13,9 +13,8 @@ def timeline(evidence: Evidence, run_id: str) -> str:
             told.append((note.asked, f"asked     {note.ask} {note.request_id}"))
             told.append((note.answered, f"answered  {note.ask} {note.request_id} {note.answer} {note.detail}"))
     for call in evidence.calls_of.get(run_id, ()):
-        what = (
-            f"{call.kind} {call.name or call.status} v{call.version} attempt {call.attempt} pid {call.pid} {call.key}"
-        )
+        name = call.name or call.status
+        what = f"{call.kind} {name} v{call.version} attempt {call.attempt} pid {call.pid} {call.key}"
         told.append((call.began, f"began     {what}"))
         if call.ended is not None:
             told.append((call.ended, f"ended     {what}: {call.answer}"))
