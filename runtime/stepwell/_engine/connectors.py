@@ -29,6 +29,11 @@ _TROUBLE_WAIT = 1.0
 _IDLE_WAIT = 0.5
 
 
+def role_of(workflow: str, connector: Connector) -> str:
+    """The role of whoever reads for a connector; what two read is started once, but is work for two."""
+    return f"connector/{workflow}/{connector.name}"
+
+
 class ConnectorLoop:
     """One connector of one workflow."""
 
@@ -72,8 +77,8 @@ class ConnectorLoop:
 
     @property
     def role(self) -> str:
-        """One process reads for all: what two read twice is started once, but it would be read twice."""
-        return f"connector/{self._workflow}/{self._connector.name}"
+        """One process reads for all."""
+        return role_of(self._workflow, self._connector)
 
     async def _rest(self) -> None:
         """Somebody else reads, from where this process stored that it was."""

@@ -45,7 +45,7 @@ class Dispatcher:
         self._handlers = handlers
         context.lanes.on_free = self.pump
         self._tasks: set[asyncio.Task[None]] = set()
-        self._put_off: set[asyncio.TimerHandle] = set()
+        self._put_off: dict[asyncio.TimerHandle, Sequence[Delivery]] = {}
         self._ahead: dict[int, int] = {}
         self._working = 0
         self._activity = asyncio.Event()
@@ -107,7 +107,7 @@ class Dispatcher:
             self._context.telemetry.skipped(delivery.event.workflow, delivery.event.status, "not_hosted")
         # Without a broker they are left unfinished: whoever hosts the workflow next finds them when it starts.
         if self._context.relay is not None:
-            self._spawn(self._forward(self._context.relay, deliveries))
+            self.spawn(self._forward(self._context.relay, deliveries))
 
     async def _forward(self, relay: Relay, deliveries: Sequence[Delivery]) -> None:
         """An event of a step that is handled elsewhere goes there; one that nobody seems to handle waits in its row."""
@@ -139,7 +139,7 @@ class Dispatcher:
             else:
                 taken.append((lane, delivery))
         if taken:
-            self._spawn(self._load(taken))
+            self.spawn(self._load(taken))
         if self._context.lanes.waiting >= self._context.settings.max_waiting:
             self._room.clear()
         else:
@@ -149,7 +149,8 @@ class Dispatcher:
         self._context.drop([delivery], "stale")
         self._let_go(Work(lane=lane, delivery=delivery, loaded=None, read_at=0.0))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have this done beside everything else; a drain waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -191,12 +192,12 @@ class Dispatcher:
             else:
                 self._start(work)
         if suspects:
-            self._spawn(self._suspects.admit(suspects))
+            self.spawn(self._suspects.admit(suspects))
         self.pump()
 
     def _start(self, work: Work) -> None:
         self._working += 1
-        self._spawn(self._work(work))
+        self.spawn(self._work(work))
 
     async def _work_alone(self, work: Work) -> None:
         self._working += 1
@@ -245,11 +246,11 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
 
         def again() -> None:
-            self._put_off.discard(handle)
+            del self._put_off[handle]
             self.offer(deliveries)
 
         handle = loop.call_later(wait, again)
-        self._put_off.add(handle)
+        self._put_off[handle] = deliveries
 
     async def _work(self, work: Work) -> None:
         IN_HAND.set(asyncio.current_task())
@@ -304,6 +305,15 @@ class Dispatcher:
         while not self.idle:
             self._activity.clear()
             await self._activity.wait()
+
+    def hand_back(self) -> list[Delivery]:
+        """Start nothing more; returns what was received and not started, which is forgotten."""
+        waiting = self._context.lanes.hand_back()
+        for handle, deliveries in self._put_off.items():
+            handle.cancel()
+            waiting += deliveries
+        self._put_off.clear()
+        return waiting
 
     async def drain(self, seconds: float) -> None:
         """Start nothing more; wait for running handlers, then cancel those that are left."""

@@ -70,13 +70,15 @@ class Reconciler:
     async def look(self) -> int:
         """One pass; returns how many events were sent again. Raises ``StoreError``."""
         quiet = await self._quiet()
-        shards = {self._depths.shard_of(event) for event in quiet.values()}
-        shards.update(suspect.shard for suspect in self._suspects.values())
-        depths = await self._depths.reach(shards) if shards else {}
-        lost = [run_id for run_id, event in quiet.items() if self._is_lost(event, depths)]
+        shards = await self._depths.shards_of(list(quiet.values())) if quiet else {}
+        asked = {*shards.values(), *(suspect.shard for suspect in self._suspects.values())}
+        depths = await self._depths.reach(asked) if asked else {}
+        lost = [run_id for run_id in shards if self._is_lost(quiet[run_id], depths)]
         sent = await self._send(lost)
+        for run_id in lost:
+            del quiet[run_id]
         self._suspects = {
-            run_id: self._suspect(event, depths) for run_id, event in quiet.items() if run_id not in set(lost)
+            run_id: self._suspect(quiet[run_id], shard, depths) for run_id, shard in shards.items() if run_id in quiet
         }
         return sent
 
@@ -100,11 +102,10 @@ class Reconciler:
         status = definition.status(event.status) if definition else None
         return status is not None and status.step is not None
 
-    def _suspect(self, event: Event, depths: Mapping[Shard, Reach]) -> _Suspect:
+    def _suspect(self, event: Event, shard: Shard, depths: Mapping[Shard, Reach]) -> _Suspect:
         known = self._suspects.get(event.run_id)
         if known is not None and known.version == event.version:
             return known
-        shard = self._depths.shard_of(event)
         return _Suspect(version=event.version, shard=shard, end=depths[shard].end)
 
     def _is_lost(self, event: Event, depths: Mapping[Shard, Reach]) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -101,6 +102,17 @@ def _readable(value: Path) -> Path:
     return value
 
 
+def _allowed(value: str) -> str:
+    for each in _listed(value):
+        if re.fullmatch(r"[0-9a-fA-F.:]+(/[0-9]+)?", each) and (":" in each or "." in each):
+            ip_network(each)
+    return value
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in text.split(",") if each.strip())
+
+
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Span = Annotated[Duration, Field(gt=timedelta())]
 Label = Annotated[str, AfterValidator(_label)]
@@ -177,9 +189,18 @@ class WorkerSettings(_Section):
     )
     log_format: Literal["text", "json"] = Field("json", description="Logs for people, or one JSON object a line.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    http_allow: Annotated[str, AfterValidator(_allowed)] = Field(
+        "",
+        description="Hosts and networks that HTTP handlers may call although they are internal, with commas between.",
+    )
     grace_period: Duration = Field(
         timedelta(seconds=30), description="How long running handlers may go on after SIGTERM."
     )
+
+    @property
+    def http_allowed(self) -> tuple[str, ...]:
+        """The entries of ``http_allow``."""
+        return _listed(self.http_allow)
 
 
 def _own_name(membership: MembershipKind) -> str:

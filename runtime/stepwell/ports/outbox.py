@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
+from stepwell._domain.ids import RunID
 from stepwell._domain.record import Event
 from stepwell.ports.membership import Shard
 from stepwell.ports.stream import Delivery, Reach
@@ -38,8 +39,8 @@ class EventOutbox(Protocol):
 class EventDepths(Protocol):
     """Where events lie in the broker."""
 
-    def shard_of(self, event: Event) -> Shard:
-        """The shard that the event is, or would be, published to."""
+    async def shards_of(self, events: Sequence[Event]) -> Mapping[RunID, Shard]:
+        """The shard that each event is, or would be, published to; without those whose topic is not there now."""
         ...
 
     async def reach(self, shards: Collection[Shard]) -> Mapping[Shard, Reach]:

@@ -62,6 +62,7 @@ class KafkaEvents:
         self._assigned: dict[Shard, Progress] = {}
         """What the driver reads, from where this progress stands; behind ``_shards`` for a moment after a change."""
         self._assigning: asyncio.Future[None] | None = None
+        self._suspects: dict[Shard, int] = {}
         self._places: dict[int, tuple[Progress, int]] = {}
         self._serial = count(FIRST_POSITION)
         self._watchdog = Watchdog(stuck_after=settings.stuck_after.total_seconds())
@@ -125,6 +126,15 @@ class KafkaEvents:
                 progress.finish(offset)
         self._finished.set()
 
+    def hand_back(self, deliveries: Sequence[Delivery]) -> None:
+        """These will not be finished here: nobody waits for them, and the next holder of their shard has them."""
+        for delivery in deliveries:
+            place = self._places.get(delivery.position)
+            if place is not None:
+                progress, offset = place
+                progress.hand_back(offset)
+        self._finished.set()
+
     def pending(self) -> int:
         """How many events were in the held shards at the last look and are not received yet."""
         if self._consumer is None:
@@ -152,6 +162,10 @@ class KafkaEvents:
                 progress.leaving, changed = False, True
         if changed:
             self._assign()
+
+    def suspect(self, shard: Shard, before: int) -> None:
+        """Who held this shard died: once it is taken, what lies before this offset is delivered with a warning."""
+        self._suspects[shard] = before
 
     async def give_up(self, shards: Iterable[Shard], *, patience: timedelta = PATIENCE) -> Sequence[Delivery]:
         """Receive nothing more of these, wait until what was received is finished, commit, and let go of them.
@@ -248,7 +262,8 @@ class KafkaEvents:
                 progress.passed_over(record.offset)
                 self._report(event)
                 continue
-            delivery = Delivery(event=event, position=next(self._serial))
+            suspect = bool(self._suspects) and record.offset < self._suspects.get(shard, 0)
+            delivery = Delivery(event=event, position=next(self._serial), suspect=suspect)
             self._places[delivery.position] = (progress, record.offset)
             progress.delivered(record.offset, delivery)
             deliveries.append(delivery)
