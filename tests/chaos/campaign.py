@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.chaos.faults import FAULTS
 from tests.chaos.fleet import zygote
 from tests.chaos.round import Fault, Result, Servers, run_round
-from tests.cluster import postgres
+from tests.cluster import kafka, postgres
 
 SEEDS = 30
 AT_ONCE = 5
@@ -90,7 +90,8 @@ def main(arguments: Sequence[str]) -> int:
     with ExitStack() as stack:
         settings = {**postgres.IN_MEMORY, "synchronous_commit": "on", "max_connections": "300"}
         server = stack.enter_context(postgres.running(settings, where=MEMORY if MEMORY.is_dir() else None))
-        servers = Servers(postgres=server, kafka=None, zygote=stack.enter_context(zygote()))
+        broker = stack.enter_context(kafka.running())
+        servers = Servers(postgres=server, kafka=broker, zygote=stack.enter_context(zygote()))
         where = Path(tempfile.mkdtemp(prefix="stepwell-chaos-"))
         results = asyncio.run(campaign(rounds, servers, where, given.at_once))
     print(f"\n{table(results, {name: fault.title for name, fault in FAULTS.items()})}")  # noqa: T201

@@ -19,7 +19,7 @@ from tests.chaos.evidence import Call
 
 T = TypeVar("T")
 
-DIRECTORY = "STEPWELL_CHAOS_EFFECTS"
+DIRECTORY = "CHAOS_EFFECTS"
 """Environment variable: where the files lie."""
 
 _numbers = count(1)

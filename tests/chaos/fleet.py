@@ -115,7 +115,7 @@ class Fleet:
         """One more; ``environment`` is added to that of all."""
         number = len(self.workers)
         log = self.directory / f"worker-{number}.log"
-        mine = {**self._environment, "STEPWELL_MEMBER": f"worker-{number}", **environment}
+        mine = {**self._environment, "STEPWELL_NAME": f"worker-{number}", **environment}
         pid = self._zygote.start(["worker", "-f", "tests.chaos.flow:wf"], mine, log)
         worker = Worker(number=number, pid=pid, born=time.monotonic(), log=log)
         self.workers.append(worker)

@@ -134,7 +134,11 @@ async def run_round(fault: Fault, seed: int, servers: Servers, where: Path) -> R
         dsn = await stack.enter_async_context(servers.postgres.database())
         environment = {"STEPWELL_DSN": dsn, "STEPWELL_NAMESPACE": f"seed-{seed}"}
         if servers.kafka is not None:
-            environment["STEPWELL_KAFKA_BOOTSTRAP"] = servers.kafka.bootstrap
+            environment |= {
+                "STEPWELL_KAFKA_BOOTSTRAP": servers.kafka.bootstrap,
+                "STEPWELL_KAFKA_REPLICATION_FACTOR": "1",
+                "STEPWELL_KAFKA_MIN_INSYNC": "1",
+            }
         fleet = Fleet(servers.zygote, directory, environment)
         stack.push_async_callback(fleet.end)
         round_ = Round(
