@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 ROLE = "keeper"
 
 _RETENTION_BATCH = 1000
+_FIRST_PAUSE = 0.02
+"""Seconds until the next look after one that found events of outsiders; from there on twice as long each time."""
 _IDLE_WAIT = 0.5
 """Seconds between two looks whether this process has become the keeper."""
 _CHEAP = 0.002
@@ -51,6 +53,7 @@ class Keeper:
         self._plan_again = 0.0
         self._wake = asyncio.Event()
         self._wake_at: datetime | None = None
+        self._pause = 0.0
         self._retention_at = 0.0
         self._lag_at = 0.0
         self._measure_at = 0.0
@@ -80,8 +83,13 @@ class Keeper:
             await self._sleep()
 
     async def _sleep(self) -> None:
-        interval = self._context.settings.keeper_interval
-        deadline = self._context.clock.monotonic() + interval
+        settings = self._context.settings
+        if settings.shared:
+            # However much falls due in single moments: what does so meanwhile is released together.
+            await self._context.clock.sleep(_FIRST_PAUSE)
+        # Whoever is outside tells nobody that it stored something. It seldom does so only once.
+        self._pause = min(2 * self._pause, settings.keeper_interval) if self._pause else settings.keeper_interval
+        deadline = self._context.clock.monotonic() + self._pause
         while True:
             self._wake.clear()
             left = deadline - self._context.clock.monotonic()
@@ -104,6 +112,7 @@ class Keeper:
             due = await self._context.store.release_due(settings.namespace, settings.release_limit)
             if due.overdue and self._context.relay is not None:
                 moved += await self._context.relay.sweep(settings.namespace)
+                self._pause = _FIRST_PAUSE
             moved += due.emitted + await self._resume(due.resume)
             if due.emitted < settings.release_limit:
                 break
