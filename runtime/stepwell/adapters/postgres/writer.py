@@ -147,15 +147,22 @@ class Writer:
             self._task = asyncio.create_task(self._drain(), name="stepwell-writer")
 
     async def _drain(self) -> None:
+        while True:
+            await self._store_all()
+            if self._timer is None and self._db.outbox.unsaved and not self._db.closed:
+                with suppress(StoreError):  # still noted, and deleted with the next write
+                    await self._drop_finished()
+            # What was put in line meanwhile was left to this task.
+            if not self._queue:
+                return
+
+    async def _store_all(self) -> None:
         while self._queue:
             batch = self._take()
             try:
                 await self._store(batch)
             except Exception as error:  # noqa: BLE001  (whoever waits is told, and the next group has its chance)
                 _fail(batch, translated(error))
-        if self._timer is None and self._db.outbox.unsaved and not self._db.closed:
-            with suppress(StoreError):  # still noted, and deleted with the next write
-                await self._drop_finished()
 
     def _take(self) -> list[_Job]:
         """The next group, in order; a second decision of one run waits for the one after."""
