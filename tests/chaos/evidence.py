@@ -203,6 +203,8 @@ class Evidence:
     owed: Sequence[Planned] = ()
     found: Sequence[Found] = ()
     unrest: Sequence[Span] = ()
+    full: Sequence[Span] = ()
+    """When the machine itself had no time left: punctuality is promised at a load that it can bear."""
     settled: float
     """When the workers were told to stop: what began later need not have ended."""
     closed: float
@@ -227,7 +229,8 @@ class Evidence:
 
     def calm(self, began: float, ended: float) -> bool:
         """Whether nothing was out of order at any time between."""
-        return not any(span.began <= ended and began <= span.ended for span in self.unrest)
+        spans = (*self.unrest, *self.full)
+        return not any(span.began <= ended and began <= span.ended for span in spans)
 
 
 @dataclass(frozen=True, slots=True, order=True)

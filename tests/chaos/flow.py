@@ -142,6 +142,8 @@ def _odd_answer(run: Run[Order], trouble: str) -> Any:
             return S.NEW
         case "nothing-known":
             return "Nowhere"
+        case "pause-nul":
+            return run.pause("no\x00good")
         case "huge":
             run.object.text = "x" * _HUGE
         case "nan":

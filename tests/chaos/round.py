@@ -15,15 +15,17 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 from tests.chaos.checker import Counts, check, count
 from tests.chaos.effects import read_calls
-from tests.chaos.evidence import Evidence, Heard, Span, Violation
+from tests.chaos.evidence import Evidence, Span, Violation
 from tests.chaos.fleet import Fleet, Zygote
 from tests.chaos.flow import NAME, S, wf
 from tests.chaos.graph import graph_of
 from tests.chaos.load import Callers, Load
+from tests.chaos.machine import Machine
 from tests.chaos.readout import Stored, found_of, owed_times, read_logs, read_store, read_topics
 from tests.chaos.timeline import timeline
 from tests.cluster.kafka import Broker
@@ -49,12 +51,18 @@ SELECT (SELECT count(*) FROM run WHERE finished_at IS NULL OR state = 'Requested
 
 
 class Fault:
-    """Nothing is broken: what every fault inherits, and a measure of itself."""
+    """Nothing is broken: what every fault is made from."""
 
-    name = "F0"
-    title = "nothing is broken"
+    name = ""
+    title = ""
     workers = 2
     load = Load()
+    strikes = True
+    """Whether anything is out of order while the callers call: then timeouts may be late, and events out of order."""
+    shared = False
+    """Whether it falls on a server, and so on all rounds that are played side by side."""
+    own_database = False
+    own_broker = False
     recovery = 0.0
     """Seconds after the fault's end in which timeouts may still be late."""
     patience = 90.0
@@ -66,19 +74,34 @@ class Fault:
 
     async def strike(self, round_: Round) -> None:
         """Break things while the callers call; returns when nothing is broken any more."""
+        if self.shared:
+            await round_.servers.together(round_)
+
+    async def blow(self, round_: Round) -> None:
+        """What a shared fault does, once for all rounds that are under way."""
 
     def judge(self, round_: Round, evidence: Evidence) -> Iterator[Violation]:
         """What the fault promises beside P1 to P10."""
         yield from ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Servers:
     """What the rounds of one group share."""
 
     postgres: Server
-    kafka: Broker | None
+    kafka: Broker
     zygote: Zygote
+    machine: Machine
+    back: float = 0.0
+    """When a server was last there again, behind a fault of the group."""
+    _blow: asyncio.Task[None] | None = None
+
+    async def together(self, round_: Round) -> None:
+        """The group's fault: the first round that comes brings it about, the others wait with it for its end."""
+        if self._blow is None or self._blow.done():
+            self._blow = asyncio.ensure_future(round_.fault.blow(round_))
+        await asyncio.shield(self._blow)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +133,13 @@ class Round:
     measured: dict[str, float] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     """What went wrong that no promise has a name for."""
-    began: float = 0.0
+    poisoned: frozenset[str] = frozenset()
+    """Runs whose handlers end the process at every attempt."""
+    locked: frozenset[str] = frozenset()
+    """Runs whose rows somebody had locked, and from when until when."""
+    locked_while: Span | None = None
+    aside: list[asyncio.Task[Any]] = field(default_factory=list)
+    """What goes on until the round's end."""
 
     @property
     def namespace(self) -> str:
@@ -132,13 +161,13 @@ async def run_round(fault: Fault, seed: int, servers: Servers, where: Path) -> R
     began = time.monotonic()
     async with AsyncExitStack() as stack:
         dsn = await stack.enter_async_context(servers.postgres.database())
-        environment = {"STEPWELL_DSN": dsn, "STEPWELL_NAMESPACE": f"seed-{seed}"}
-        if servers.kafka is not None:
-            environment |= {
-                "STEPWELL_KAFKA_BOOTSTRAP": servers.kafka.bootstrap,
-                "STEPWELL_KAFKA_REPLICATION_FACTOR": "1",
-                "STEPWELL_KAFKA_MIN_INSYNC": "1",
-            }
+        environment = {
+            "STEPWELL_DSN": dsn,
+            "STEPWELL_NAMESPACE": f"seed-{seed}",
+            "STEPWELL_KAFKA_BOOTSTRAP": servers.kafka.bootstrap,
+            "STEPWELL_KAFKA_REPLICATION_FACTOR": "1",
+            "STEPWELL_KAFKA_MIN_INSYNC": "1",
+        }
         fleet = Fleet(servers.zygote, directory, environment)
         stack.push_async_callback(fleet.end)
         round_ = Round(
@@ -149,7 +178,6 @@ async def run_round(fault: Fault, seed: int, servers: Servers, where: Path) -> R
             dsn=dsn,
             fleet=fleet,
             rng=random.Random(f"{fault.name} {seed}"),
-            began=began,
         )
         evidence = await _played(round_)
         violations = [*check(evidence), *fault.judge(round_, evidence)]
@@ -185,9 +213,14 @@ async def _played(round_: Round) -> Evidence:
         async with asyncio.TaskGroup() as together:
             together.create_task(callers.call())
             together.create_task(fault.strike(round_))
-        if type(fault).strike is not Fault.strike:
+        round_.poisoned = frozenset(callers.poisoned)
+        round_.measured["calm %"] = 100 * round_.servers.machine.calm(struck, time.monotonic())
+        if fault.strikes:
             round_.unrest.append(Span(began=struck, ended=time.monotonic() + fault.recovery))
         await _settle(round_, callers)
+    for task in round_.aside:
+        task.cancel()
+    await asyncio.gather(*round_.aside, return_exceptions=True)
     settled = time.monotonic()
     round_.faults += await fleet.drain()
     return await _evidence(round_, callers, since, settled)
@@ -221,12 +254,10 @@ async def _settle(round_: Round, callers: Callers) -> None:
 
 async def _evidence(round_: Round, callers: Callers, since: datetime, settled: float) -> Evidence:
     wall = time.time() - time.monotonic()
-    heard: list[Heard] = []
     stored: Stored = await read_store(round_.dsn, wall)
     places = dict(stored.places)
-    if round_.servers.kafka is not None:
-        heard, topics = await read_topics(round_.servers.kafka.bootstrap, f"stepwell.{round_.namespace}.")
-        places |= topics
+    heard, topics = await read_topics(round_.servers.kafka.bootstrap, f"stepwell.{round_.namespace}.")
+    places |= topics
     logs = read_logs([worker.log for worker in round_.fleet.workers])
     return Evidence(
         graph=graph_of(wf.build(), starts=frozenset({S.SENT})),
@@ -239,7 +270,8 @@ async def _evidence(round_: Round, callers: Callers, since: datetime, settled: f
         heard=heard,
         owed=[owed_times("minutely", since, datetime.fromtimestamp(settled + wall - 10, UTC))],
         found=list(found_of(places, logs, callers.owners)),
-        unrest=[span for span in round_.unrest if span.ended - span.began > 0],
+        unrest=round_.unrest,
+        full=round_.servers.machine.full,
         settled=settled,
         closed=time.monotonic(),
     )
