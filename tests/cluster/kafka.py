@@ -110,6 +110,10 @@ SMALL_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """Starts fast and stays small."""
 
 
+SMALL_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Starts fast and stays small."""
+
+
 class Broker:
     """One broker; the ports and the certificate stay the same when it is started again."""
 
