@@ -70,6 +70,41 @@ def test_both_accept_what_is_legal(kind: str, door: Door, data: st.DataObject) -
     assert faults(kind, content) == []
 
 
+def with_handler(handler: dict[str, Any]) -> dict[str, Any]:
+    step = {"handler": handler, "to": ["Done"]}
+    return {"start": "Begun", "statuses": [{"name": "Begun", "step": step}, *SPECS["Workflow"]["statuses"]]}
+
+
+def with_url(url: str) -> dict[str, Any]:
+    return with_handler({"http": {"url": url}})
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("Run", {**SPECS["Run"], "requestedAt": []}),
+        ("Run", {**SPECS["Run"], "requestedAt": "2026-11-22t22:00:00z"}),
+        ("Run", {**SPECS["Run"], "nothing": None}),
+        ("Run", {**SPECS["Run"], "foreignID": "1001\n"}),
+        ("Run", {**SPECS["Run"], "ttlAfterFinished": "99999h99999m"}),
+        ("Workflow", {**SPECS["Workflow"], "worker": {"image": "shop:1\u00a0"}}),
+        ("Workflow", {**SPECS["Workflow"], "worker": {"resources": {"limits": {"cpu": 1.5}}}}),
+        ("Workflow", {**SPECS["Workflow"], "statuses": [None, *SPECS["Workflow"]["statuses"]]}),
+        ("Workflow", with_url("https://[::g]/")),
+        ("Workflow", with_url("https://a/%zz")),
+        ("Workflow", with_url("https://a/\x0b")),
+        ("Workflow", with_url("HTTPS://a")),
+        ("Workflow", with_url("//a@b")),
+        ("Workflow", with_handler({"python": "a:b", "http": None, "cel": {}})),
+    ],
+)
+def test_both_refuse(kind: str, spec: dict[str, Any], door: Door) -> None:
+    content = {**manifest(kind, spec), "metadata": {"name": "another"}}
+
+    assert not door.create(kind, content).accepted
+    assert faults(kind, content) != []
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
