@@ -4,12 +4,11 @@
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 CACHES=${XDG_CACHE_HOME:-$HOME/.cache}
+# shellcheck disable=SC2034  # read by those who source this file
 CLUSTER=${KIND_CLUSTER:-stepwell}
 # kind and helm may lie there as kind.xz and helm.xz, what the node is made of as kube.xz and coredns.xz.
-# shellcheck disable=SC2034  # read by those who source this file, as the next one
+# shellcheck disable=SC2034  # read by those who source this file
 PREBUILT=${KIND_NODE_PREBUILT:-}
-# shellcheck disable=SC2034
-KUBECONFIG_OF_CLUSTER=$CACHES/stepwell-kind/$CLUSTER.kubeconfig
 
 say() { printf 'stepwell: %s\n' "$*" >&2; }
 
@@ -40,14 +39,13 @@ need() {
         refuse "installing ${packages[*]} failed"
 }
 
-# locked NAME: wait until nobody else makes the same thing. The lock goes with the process.
+# locked NAME: wait until nobody else makes the same thing. The lock, of the descriptor LOCK, goes with the process.
 locked() {
     mkdir -p "$CACHES/stepwell-kind"
-    local descriptor
-    exec {descriptor}>"$CACHES/stepwell-kind/$1.lock"
-    flock -n "$descriptor" || {
+    exec {LOCK}>"$CACHES/stepwell-kind/$1.lock"
+    flock -n "$LOCK" || {
         say "waiting for another process that makes the same ($1)"
-        flock "$descriptor"
+        flock "$LOCK"
     }
 }
 
@@ -66,7 +64,7 @@ can_pull() {
 choose_engine() {
     need curl flock=util-linux
     if ! can_pull; then
-        need podman runc netavark aardvark-dns debootstrap xz=xz-utils
+        need podman runc netavark aardvark-dns iptables debootstrap xz=xz-utils
         ENGINE=podman
         export CONTAINERS_CONF=$ROOT/tests/cluster/kind_node/containers.conf
         export CONTAINERS_STORAGE_CONF=$CACHES/stepwell-containers/storage.conf
