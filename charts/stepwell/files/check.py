@@ -3,6 +3,8 @@
 Speaks to the API server with the standard library alone, so that it shows the release and no client of it.
 """
 
+# ruff: noqa: INP001, T201  (a script that stands alone and speaks to whoever runs it)
+
 from __future__ import annotations
 
 import json
@@ -56,11 +58,11 @@ def conditions(found: Object) -> dict[str, Object]:
 
 def told(found: Object) -> str:
     """What an object says about itself, in one line."""
-    said = [
+    said = "; ".join(
         f"{kind}={condition['status']} ({condition.get('reason', '')}: {condition.get('message', '')})"
         for kind, condition in conditions(found).items()
-    ]
-    return f"{found['kind']} {found['metadata']['name']}: {'; '.join(said) or 'no condition yet: is the operator running?'}"
+    )
+    return f"{found['kind']} {found['metadata']['name']}: {said or 'no condition yet: is the operator running?'}"
 
 
 def wait(cluster: Cluster, workflow: Object, run: Object, deadline: float) -> None:

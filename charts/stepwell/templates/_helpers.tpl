@@ -27,15 +27,20 @@ app.kubernetes.io/name: {{ include "stepwell.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{- /* What a user adds never hides what objects are found by, nor stands twice. */}}
 {{- define "stepwell.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{ include "stepwell.selector" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-app.kubernetes.io/part-of: stepwell
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
+{{- $own := include "stepwell.selector" . | fromYaml }}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") }}
+{{- $_ := set $own "app.kubernetes.io/version" .Chart.AppVersion }}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .Release.Service }}
+{{- $_ := set $own "app.kubernetes.io/part-of" "stepwell" }}
+{{- toYaml (merge $own .Values.commonLabels) }}
 {{- end }}
+
+{{- define "stepwell.podLabels" -}}
+{{- $own := include "stepwell.labels" . | fromYaml }}
+{{- $_ := set $own "app.kubernetes.io/component" "operator" }}
+{{- toYaml (merge $own .Values.podLabels) }}
 {{- end }}
 
 {{- define "stepwell.serviceAccount" -}}
@@ -89,6 +94,9 @@ capabilities:
 {{- define "stepwell.checks" -}}
 {{- if eq (empty .Values.database.existingSecret) (empty .Values.database.dsn) }}
 {{- fail "database: set exactly one of database.existingSecret (a Secret with the DSN) and database.dsn" }}
+{{- end }}
+{{- if and .Values.database.dsn (not (regexMatch "^postgres(ql)?://[^[:space:]]+$" .Values.database.dsn)) }}
+{{- fail "database.dsn: must be postgresql://USER:PASSWORD@HOST/NAME (the value is not shown here)" }}
 {{- end }}
 {{- if and .Values.watchNamespaces .Values.test.enabled .Values.test.namespace (not (has .Values.test.namespace .Values.watchNamespaces)) }}
 {{- fail (printf "test.namespace: %s is none of watchNamespaces, so nothing would run there" .Values.test.namespace) }}
