@@ -113,6 +113,8 @@ class Due:
     """Runs that errors paused and whose ``retryPausedAfter`` has passed."""
     next_at: datetime | None = None
     """The earliest time at which anything else falls due; None: nothing waits."""
+    overdue: bool = False
+    """Events are stored that nobody has published in time; see ``EventOutbox.overdue``."""
 
 
 class ChoreKind(StrEnum):

@@ -13,6 +13,7 @@ from typing import Protocol
 from stepwell._domain.decision import Decision
 from stepwell._domain.ids import ForeignID, InboxID, RunID
 from stepwell._domain.record import HistoryEntry, Hook, InboxRow, Record, Settlement, StartRequest, Timer
+from stepwell.ports.repairs import RepairStore, Standing, Stretch
 from stepwell.ports.rows import (
     LEASE,
     Accepted,
@@ -52,12 +53,15 @@ __all__ = [
     "Order",
     "Postponement",
     "RecordStore",
+    "RepairStore",
     "RunQuery",
     "RunStore",
     "ScheduleStore",
+    "Standing",
     "StartOutcome",
     "Started",
     "StatusCount",
+    "Stretch",
     "TickRow",
     "TopicMessage",
     "TopicStore",
@@ -268,7 +272,9 @@ class ConnectorStore(Protocol):
         ...
 
 
-class RecordStore(RunStore, WorkflowStore, InboxStore, ChoreStore, ScheduleStore, ConnectorStore, Protocol):
+class RecordStore(
+    RunStore, WorkflowStore, InboxStore, ChoreStore, ScheduleStore, ConnectorStore, RepairStore, Protocol
+):
     """All that the engine keeps. An adapter implements it whole and passes the whole conformance suite."""
 
     async def close(self) -> None:
