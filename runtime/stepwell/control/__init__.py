@@ -7,10 +7,29 @@ before it needs none of them. Nothing here knows Kubernetes.
 from __future__ import annotations
 
 from stepwell._domain.durations import parse_duration
-from stepwell.control.definitions import SecretKey, secret_keys
+from stepwell._worker.faults import run_problems
+from stepwell._worker.logs import JsonFormatter
+from stepwell.adapters.http.pages import Page, PageServer
+from stepwell.control.definitions import SecretKey, examine, next_planned, secret_keys
+from stepwell.control.plane import ControlPlane
+from stepwell.control.runs import Desired, Order, Runs
+from stepwell.control.workflows import Known, Migrated, Workflows
 
 __all__ = [
+    "ControlPlane",
+    "Desired",
+    "JsonFormatter",
+    "Known",
+    "Migrated",
+    "Order",
+    "Page",
+    "PageServer",
+    "Runs",
     "SecretKey",
+    "Workflows",
+    "examine",
+    "next_planned",
     "parse_duration",
+    "run_problems",
     "secret_keys",
 ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import NamedTuple
 
-from stepwell._domain.definition import Handler, HttpHandler, WorkflowDefinition
+from stepwell._domain.definition import Handler, HttpHandler, Schedule, WorkflowDefinition
+from stepwell._domain.schedules import plan_ticks
 from stepwell._engine.http_handlers import secret_variable
+from stepwell._worker.faults import definition_problems
 from stepwell.errors import DefinitionErrors, Problem
 
 
@@ -16,6 +19,24 @@ class SecretKey(NamedTuple):
     variable: str
     name: str
     key: str
+
+
+def examine(definition: WorkflowDefinition) -> list[Problem]:
+    """Every fault that the definition's own data show, and that it has as something to be deployed."""
+    problems = definition_problems(definition)
+    try:
+        secret_keys(definition)
+    except DefinitionErrors as error:
+        problems += error.problems
+    return problems
+
+
+def next_planned(
+    schedule: Schedule, *, last: datetime | None, created_at: datetime, now: datetime, suspended: bool
+) -> datetime | None:
+    """The next planned time of a schedule, UTC; None: it is suspended. ``last`` is its newest planned time so far."""
+    plan = plan_ticks(schedule, last_planned=last, created_at=created_at, now=now, workflow_suspended=suspended)
+    return plan.next_at
 
 
 def secret_keys(definition: WorkflowDefinition) -> tuple[SecretKey, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
@@ -48,6 +48,9 @@ _SETTINGS = {
     "jit": "off",
 }
 
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+"""The driver sends it as ``-infinity``."""
+
 _NEXT_TRANSACTION = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text"
 
 
@@ -63,8 +66,9 @@ class _Connection(asyncpg.Connection):
 class Database:
     """One pool, for one event loop. ``clock`` None: the server's own time."""
 
-    def __init__(self, pool: asyncpg.Pool[Any], clock: Clock | None) -> None:
+    def __init__(self, pool: asyncpg.Pool[Any], clock: Clock | None, *, relays: bool) -> None:
         self._pool = pool
+        self._relays = relays
         self._server_clock = ServerClock()
         self._closed = False
         self.clock: Clock = clock or self._server_clock
@@ -72,7 +76,7 @@ class Database:
         self.watch = Watch(self._next_transaction)
 
     @classmethod
-    async def connect(cls, dsn: str, *, clock: Clock | None, name: str, connections: int) -> Database:
+    async def connect(cls, dsn: str, *, clock: Clock | None, name: str, connections: int, relays: bool) -> Database:
         """Open the first connection; the others are opened when they are needed.
 
         Raises ``StoreUnavailableError`` or ``StoreRefusedError``.
@@ -86,11 +90,15 @@ class Database:
                 command_timeout=_COMMAND_SECONDS,
                 server_settings={**_SETTINGS, "application_name": name},
             )
-        return cls(pool, clock)
+        return cls(pool, clock, relays=relays)
 
     def now(self) -> datetime:
         """The store's time."""
         return self.clock.now()
+
+    def born(self, now: datetime) -> datetime:
+        """When the events of a statement say that they were stored: at once overdue, if nobody here sends them."""
+        return now if self._relays else _LONG_AGO
 
     async def rows(self, sql: str, *arguments: Any) -> list[Row]:
         """Read; sees all that was committed before."""

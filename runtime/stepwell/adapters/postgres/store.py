@@ -9,11 +9,13 @@ from stepwell.adapters.postgres.chores import Chores
 from stepwell.adapters.postgres.connectors import Connectors
 from stepwell.adapters.postgres.database import MAX_CONNECTIONS, Database
 from stepwell.adapters.postgres.due import DueRows
+from stepwell.adapters.postgres.governing import Governing
 from stepwell.adapters.postgres.inbox import Inbox
 from stepwell.adapters.postgres.migrate import check
 from stepwell.adapters.postgres.outgoing import Outgoing
 from stepwell.adapters.postgres.repairs import Repairs
 from stepwell.adapters.postgres.runs import Runs
+from stepwell.adapters.postgres.steering import Steering
 from stepwell.adapters.postgres.stream import PostgresStream
 from stepwell.adapters.postgres.ticks import Ticks
 from stepwell.adapters.postgres.upkeep import Upkeep
@@ -21,19 +23,29 @@ from stepwell.adapters.postgres.workflows import Workflows
 from stepwell.ports.clock import Clock
 
 
-class PostgresStore(Runs, Workflows, Inbox, Chores, DueRows, Ticks, Connectors, Repairs, Outgoing, Upkeep):
-    """Implements ``RecordStore`` and ``EventOutbox``, for the event loop that opened it."""
+class PostgresStore(
+    Runs, Workflows, Inbox, Chores, DueRows, Ticks, Connectors, Repairs, Outgoing, Steering, Governing, Upkeep
+):
+    """Implements ``RecordStore``, ``EventOutbox`` and ``SteeringStore``, for the event loop that opened it."""
 
     @classmethod
     async def open(
-        cls, dsn: str, *, clock: Clock | None = None, name: str = "stepwell", connections: int = MAX_CONNECTIONS
+        cls,
+        dsn: str,
+        *,
+        clock: Clock | None = None,
+        name: str = "stepwell",
+        connections: int = MAX_CONNECTIONS,
+        relays: bool = True,
     ) -> PostgresStore:
         """Connect to a migrated database. ``clock`` None: the server's. ``name`` is shown in ``pg_stat_activity``.
+
+        ``relays`` False: this process sends no events, so those that it stores are for whoever is keeper at once.
 
         Raises ``StoreRefusedError`` if the schema is older than this code, or needs newer code, or the server refuses
         us; ``StoreUnavailableError`` if it cannot be reached.
         """
-        database = await Database.connect(dsn, clock=clock, name=name, connections=connections)
+        database = await Database.connect(dsn, clock=clock, name=name, connections=connections, relays=relays)
         try:
             await check(database.once)
             await database.once("SELECT clock_timestamp() AS server_now")
