@@ -16,6 +16,8 @@ class Catalog:
         self._store = store
         self._namespace = namespace
         self._hosted: dict[str, WorkflowDefinition] = {}
+        self.generations: Mapping[str, int] = {}
+        """Of each workflow, as of the last ``read``."""
         self._parsed: dict[str, tuple[int, WorkflowDefinition]] = {}
 
     def host(self, definition: WorkflowDefinition) -> None:
@@ -31,6 +33,11 @@ class Catalog:
         return None if parsed is None else parsed[1]
 
     @property
+    def hosted(self) -> Mapping[str, WorkflowDefinition]:
+        """Those that this process runs."""
+        return self._hosted
+
+    @property
     def known(self) -> Mapping[str, WorkflowDefinition]:
         """All of them, as of the last ``read``."""
         return {name: definition for name, (_, definition) in self._parsed.items()} | self._hosted
@@ -38,10 +45,16 @@ class Catalog:
     async def read(self) -> Sequence[WorkflowRow]:
         """The rows as they are now."""
         rows = await self._store.workflows(self._namespace)
+        self.generations = {row.name: row.generation for row in rows}
         for row in rows:
             parsed = self._parsed.get(row.name)
-            if row.name not in self._hosted and (parsed is None or parsed[0] != row.generation):
+            if row.name in self._hosted or (parsed is not None and parsed[0] == row.generation):
+                continue
+            try:
                 self._parsed[row.name] = (row.generation, definition_of_json(row.definition))
+            except ValueError:
+                # Of a newer release: whoever runs that one keeps it.
+                self._parsed.pop(row.name, None)
         for name in self._parsed.keys() - {row.name for row in rows}:
             del self._parsed[name]
         return rows

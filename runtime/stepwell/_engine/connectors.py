@@ -26,6 +26,12 @@ from stepwell.ports.store import DeadLetter, StartOutcome
 log = logging.getLogger(__name__)
 
 _TROUBLE_WAIT = 1.0
+_IDLE_WAIT = 0.5
+
+
+def role_of(workflow: str, connector: Connector) -> str:
+    """The role of whoever reads for a connector; what two read is started once, but is work for two."""
+    return f"connector/{workflow}/{connector.name}"
 
 
 class ConnectorLoop:
@@ -40,6 +46,7 @@ class ConnectorLoop:
         self._connector = connector
         self._source = source
         self._unread: deque[Message] = deque()
+        self._reading = False
         self._failures = 0
         self.next_at: datetime | None = None
         """When the message that stands first is tried again; None: none has failed."""
@@ -47,6 +54,9 @@ class ConnectorLoop:
     async def run(self) -> None:
         """Read until cancelled."""
         while True:
+            if not self._context.holds(self.role):
+                await self._rest()
+                continue
             try:
                 turned = await self.drain()
                 if self.next_at is not None:
@@ -65,6 +75,19 @@ class ConnectorLoop:
                 )
                 await asyncio.sleep(_TROUBLE_WAIT)
 
+    @property
+    def role(self) -> str:
+        """One process reads for all."""
+        return role_of(self._workflow, self._connector)
+
+    async def _rest(self) -> None:
+        """Somebody else reads, from where this process stored that it was."""
+        if self._unread or self._reading:
+            self._unread.clear()
+            self._reading = False
+            await self._source.close()
+        await self._context.clock.sleep(_IDLE_WAIT)
+
     async def drain(self) -> int:
         """Turn all messages that are there, up to one that has to be tried again later; returns how many."""
         turned = 0
@@ -78,6 +101,7 @@ class ConnectorLoop:
 
     async def _filled(self) -> bool:
         if not self._unread:
+            self._reading = True
             self._unread.extend(await self._source.read(self._context.settings.connector_batch))
         return bool(self._unread)
 

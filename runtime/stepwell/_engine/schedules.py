@@ -50,14 +50,12 @@ class ScheduleLoop:
         """Record every planned time that has come since the last one on record."""
         recorded = 0
         upcoming: list[datetime] = []
-        scheduled = {name for name, hosted in self._context.hosted.items() if hosted.definition.schedules}
-        if not scheduled:
-            return Planned(recorded=0, next_at=None)
         now = self._context.store.now()
-        for row in await self._context.store.workflows(self._context.settings.namespace):
-            if row.name not in scheduled:
+        for row in await self._context.catalog.read():
+            definition = self._context.catalog.get(row.name)
+            # A time at which nobody works is no time to start anything: what was missed is for ``catchUp`` to say.
+            if definition is None or not definition.schedules or not self._context.is_served(row.name):
                 continue
-            definition = self._context.hosted[row.name].definition
             last = await self._context.store.last_planned(row.namespace, row.name)
             created = row.created_at or now
             for schedule in definition.schedules:

@@ -12,22 +12,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stepwell._domain.definition import Connector, HttpHandler
+from stepwell._domain.definition import Connector
 from stepwell._engine.settings import EngineSettings
 from stepwell._engine.supervisor import Engine, Ports, fresh_id
 from stepwell._engine.telemetry import FanOut, Tally
+from stepwell._worker.callers import http_caller
 from stepwell._worker.feed import Feed
 from stepwell._worker.live import Watcher
 from stepwell._worker.opened import NAMESPACE
 from stepwell.adapters.embedded import EmbeddedStore, EmbeddedStream, EngineLock, SystemClock, source_of
 from stepwell.application import Application
 from stepwell.errors import StoreRefusedError
-from stepwell.ports.http import AddressRefusedError, HttpAnswer, HttpCall, HttpCaller
 from stepwell.ports.source import MessageSource
 
 if TYPE_CHECKING:
     from stepwell._domain.definition import WorkflowDefinition
-    from stepwell._worker.health import Address, HealthPages
+    from stepwell._worker.address import Address
+    from stepwell._worker.health import HealthPages
     from stepwell.resources import RunResource
 
 _HIGH_WATER = 4096
@@ -48,17 +49,6 @@ class DevPlan:
     topics: Mapping[str, Path] = field(default_factory=dict)
     metrics: Address | None = None
     """Where to serve metrics and health; None: nowhere."""
-
-
-class NoHttp:
-    """Stands where no handler calls anybody: the client's library costs a quarter of a second to load."""
-
-    async def send(self, call: HttpCall) -> HttpAnswer:
-        """Refuse, since no definition that was loaded names a url."""
-        raise AddressRefusedError(f"{call.url} is named by no workflow of this process")
-
-    async def close(self) -> None:
-        """Nothing is open."""
 
 
 @dataclass(kw_only=True)
@@ -135,7 +125,8 @@ async def dev_session(plan: DevPlan, *, tell: Callable[[str], None]) -> AsyncIte
         stack.push_async_callback(store.close)
         if store.virtual_now() is not None:
             raise StoreRefusedError(f"{plan.store} runs by the virtual time of a test: choose another file")
-        http = _http(plan)
+        # Services under development run on this machine.
+        http = http_caller([application.definition for application in plan.applications], allow=_LOOPBACK)
         stack.push_async_callback(http.close)
         refused = await _start_runs(plan, store, tell)
         tally, stream = Tally(), store.stream()
@@ -222,23 +213,3 @@ def _source(store: EmbeddedStore, plan: DevPlan, workflow: str, connector: Conne
 def _watcher(plan: DevPlan, store: EmbeddedStore, tally: Tally, clock: SystemClock) -> Watcher:
     with_connectors = frozenset(a.definition.name for a in plan.applications if a.definition.connectors)
     return Watcher(store, tally, clock, namespace=NAMESPACE, connectors=with_connectors)
-
-
-def _http(plan: DevPlan) -> HttpCaller:
-    if not any(_calls_out(application.definition) for application in plan.applications):
-        return NoHttp()
-    from stepwell.adapters.http import AddressPolicy, AiohttpCaller  # noqa: PLC0415  (see ``NoHttp``)
-
-    # Services under development run on this machine.
-    return AiohttpCaller(policy=AddressPolicy(allow=_LOOPBACK))
-
-
-def _calls_out(definition: WorkflowDefinition) -> bool:
-    elements = [
-        element.handler
-        for status in definition.statuses
-        for element in (status.step, *status.callbacks, *status.timeouts)
-        if element is not None
-    ]
-    hooks = definition.hooks
-    return any(isinstance(h, HttpHandler) for h in (*elements, hooks.on_pause, hooks.on_cancel, hooks.on_complete))

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
-import os
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stepwell.cli.errors import ExitCode, UsageError
+from stepwell.cli.places import DEFAULT_STORE, StoreOption
 from stepwell.cli.render import Output, print_json_line, timestamp
+from stepwell.cli.signals import end_now_if_threads_hang, stop_on_signals
 from stepwell.cli.voice import LogFormat, Voice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from stepwell._worker.address import Address
     from stepwell._worker.dev import DevPlan, Session
-    from stepwell._worker.health import Address
     from stepwell._worker.live import Numbers
-
-DEFAULT_STORE = Path("stepwell.db")
 
 
 def dev(
@@ -38,9 +34,7 @@ def dev(
             help="A manifest, a directory of them, or MODULE:ATTR. May be repeated.",
         ),
     ],
-    store: Annotated[
-        Path, typer.Option("--store", metavar="FILE", envvar="STEPWELL_STORE", help="The file that keeps everything.")
-    ] = DEFAULT_STORE,
+    store: StoreOption = DEFAULT_STORE,
     triggers: Annotated[
         list[Path] | None,
         typer.Option(
@@ -77,7 +71,7 @@ def dev(
     with voice.reporting():
         plan = _plan(files, store=store, triggers=triggers or [], topics=topics or [], metrics=metrics)
         code = asyncio.run(_serve(plan, voice, until_idle=until_idle, output=output))
-    _end_now_if_threads_hang(code)
+    end_now_if_threads_hang(code)
     raise typer.Exit(code)
 
 
@@ -105,7 +99,7 @@ def _plan(files: list[str], *, store: Path, triggers: list[Path], topics: list[s
 def _address(given: str) -> Address:
     if importlib.util.find_spec("prometheus_client") is None:
         raise UsageError("--metrics: prometheus-client is not installed: pip install 'stepwell[metrics]'")
-    from stepwell._worker.health import Address  # noqa: PLC0415  (an HTTP server, for those who ask for it)
+    from stepwell._worker.address import Address  # noqa: PLC0415  (for those who ask for it)
 
     try:
         return Address.parse(given)
@@ -126,7 +120,7 @@ def _topics(given: list[str]) -> dict[str, Path]:
 async def _serve(plan: DevPlan, voice: Voice, *, until_idle: bool, output: Output) -> ExitCode:
     from stepwell._worker.dev import dev_session  # noqa: PLC0415  (loaded by now)
 
-    stop = _stop_on_signals(voice)
+    stop = stop_on_signals(voice)
     async with dev_session(plan, tell=lambda line: voice.complain(line, action="trigger_refused")) as session:
         if session.pages is not None:
             voice.tell(f"metrics on {session.pages}/metrics", action="metrics_served")
@@ -138,21 +132,6 @@ async def _serve(plan: DevPlan, voice: Voice, *, until_idle: bool, output: Outpu
     if not ended:
         return ExitCode.OK if session.clean else ExitCode.REFUSED
     return ExitCode.OK if session.clean and not by_errors else ExitCode.REFUSED
-
-
-def _stop_on_signals(voice: Voice) -> asyncio.Event:
-    """The first signal drains; the second one ends the process at once, which loses nothing that was acknowledged."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def stopped() -> None:
-        if stop.is_set():
-            os._exit(ExitCode.INTERRUPTED)
-        voice.tell("stopping: running handlers may finish (again to stop at once)", action="stopping")
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped)
-    return stop
 
 
 async def _until(session: Session, stop: asyncio.Event, *, until_idle: bool, output: Output) -> bool:
@@ -218,14 +197,3 @@ def _sum_up(session: Session, numbers: Numbers, by_errors: int, output: Output) 
 
 
 _LINES = ("lines", "started", "repeated", "busy", "bad")
-
-
-def _end_now_if_threads_hang(code: int) -> None:
-    """A sync handler that never returns would keep the interpreter from ending; everything is stored by now."""
-    hanging = [
-        thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
-    ]
-    if hanging:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-        os._exit(code)

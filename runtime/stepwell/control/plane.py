@@ -35,7 +35,7 @@ class ControlPlane:
             from stepwell.adapters.postgres.store import PostgresStore  # noqa: PLC0415  (a driver not everybody has)
         except ModuleNotFoundError as error:
             raise StoreRefusedError("the driver of PostgreSQL is missing: pip install 'stepwell[postgres]'") from error
-        store = await PostgresStore.open(dsn, name=name, relays=False)
+        store = await PostgresStore.open(dsn, name=name, outside=True)
         return cls(store, await store.installation_id())
 
     def now(self) -> datetime:

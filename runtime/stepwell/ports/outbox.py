@@ -5,11 +5,13 @@ Whatever happens between two of these steps, an event is published at least once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
+from stepwell._domain.ids import RunID
 from stepwell._domain.record import Event
-from stepwell.ports.stream import Delivery
+from stepwell.ports.membership import Shard
+from stepwell.ports.stream import Delivery, Reach
 
 
 class EventOutbox(Protocol):
@@ -31,6 +33,18 @@ class EventOutbox(Protocol):
 
     def published(self, deliveries: Sequence[Delivery]) -> None:
         """These are with the broker: their rows go with a later write, within a second. Returns at once."""
+        ...
+
+
+class EventDepths(Protocol):
+    """Where events lie in the broker."""
+
+    async def shards_of(self, events: Sequence[Event]) -> Mapping[RunID, Shard]:
+        """The shard that each event is, or would be, published to; without those whose topic is not there now."""
+        ...
+
+    async def reach(self, shards: Collection[Shard]) -> Mapping[Shard, Reach]:
+        """How far these shards go, whoever reads them. Raises ``StoreUnavailableError``."""
         ...
 
 

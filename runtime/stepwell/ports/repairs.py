@@ -41,6 +41,10 @@ class RepairStore(Protocol):
         """
         ...
 
+    async def forgive(self, runs: Sequence[Standing]) -> None:
+        """Nobody died of these: their count is 0 again, whatever else became of them."""
+        ...
+
     async def quiet(self, namespace: str, since: datetime, *, after: RunID | None, limit: int) -> Stretch:
         """Look through at most ``limit`` live runs behind ``after`` for those without a change since ``since``."""
         ...

@@ -16,6 +16,7 @@ from stepwell.ports.repairs import Standing, Stretch
 _LIVE = "run_id = ? AND version = ? AND state IN ('Initiated', 'Running')"
 _SET_ASIDE = f"UPDATE run SET not_before = ? WHERE {_LIVE} AND not_before IS NULL"  # noqa: S608  (ours, here and below)
 _COUNT = f"UPDATE run SET crashes = crashes + 1 WHERE {_LIVE} RETURNING crashes"  # noqa: S608
+_FORGIVE = "UPDATE run SET crashes = 0 WHERE run_id = ? AND version = ? AND crashes > 0"
 _EVENT = "namespace, workflow, run_id, version, status, trace"
 _MEANT = f"SELECT {_EVENT} FROM run WHERE {_LIVE} AND not_before IS NULL"  # noqa: S608
 _PART = "SELECT run_id FROM run WHERE run_id > ? ORDER BY run_id LIMIT 1 OFFSET ?"
@@ -45,6 +46,10 @@ class Repairs(Part):
             return {run_id: row[0] for run_id, row in found.items() if row is not None}
 
         return await self._db.write(count)
+
+    async def forgive(self, runs: Sequence[Standing]) -> None:
+        """Nobody died of these."""
+        await self._db.write(lambda tx: [tx.conn.execute(_FORGIVE, run).rowcount for run in runs])
 
     async def quiet(self, namespace: str, since: datetime, *, after: RunID | None, limit: int) -> Stretch:
         """Look through a part of the live runs; see ``RepairStore.quiet``."""

@@ -48,8 +48,8 @@ _SETTINGS = {
     "jit": "off",
 }
 
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
-"""The driver sends it as ``-infinity``."""
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
+"""Which the driver sends as ``-infinity``."""
 
 _NEXT_TRANSACTION = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text"
 
@@ -64,11 +64,11 @@ class _Connection(asyncpg.Connection):
 
 
 class Database:
-    """One pool, for one event loop. ``clock`` None: the server's own time."""
+    """One pool, for one event loop. ``clock`` None: the server's time. ``outside``: nobody here publishes events."""
 
-    def __init__(self, pool: asyncpg.Pool[Any], clock: Clock | None, *, relays: bool) -> None:
+    def __init__(self, pool: asyncpg.Pool[Any], clock: Clock | None, *, outside: bool = False) -> None:
         self._pool = pool
-        self._relays = relays
+        self._outside = outside
         self._server_clock = ServerClock()
         self._closed = False
         self.clock: Clock = clock or self._server_clock
@@ -76,7 +76,9 @@ class Database:
         self.watch = Watch(self._next_transaction)
 
     @classmethod
-    async def connect(cls, dsn: str, *, clock: Clock | None, name: str, connections: int, relays: bool) -> Database:
+    async def connect(
+        cls, dsn: str, *, clock: Clock | None, name: str, connections: int, outside: bool = False
+    ) -> Database:
         """Open the first connection; the others are opened when they are needed.
 
         Raises ``StoreUnavailableError`` or ``StoreRefusedError``.
@@ -90,15 +92,15 @@ class Database:
                 command_timeout=_COMMAND_SECONDS,
                 server_settings={**_SETTINGS, "application_name": name},
             )
-        return cls(pool, clock, relays=relays)
+        return cls(pool, clock, outside=outside)
 
     def now(self) -> datetime:
         """The store's time."""
         return self.clock.now()
 
-    def born(self, now: datetime) -> datetime:
-        """When the events of a statement say that they were stored: at once overdue, if nobody here sends them."""
-        return now if self._relays else _LONG_AGO
+    def sent(self, now: datetime) -> datetime:
+        """What an event that is stored now is dated: the older it is, the sooner others take it for one left behind."""
+        return _BEFORE_ALL if self._outside else now
 
     async def rows(self, sql: str, *arguments: Any) -> list[Row]:
         """Read; sees all that was committed before."""

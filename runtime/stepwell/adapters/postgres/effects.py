@@ -19,7 +19,7 @@ from stepwell.ports.stream import Delivery
 _EVENTS = f"""
 events AS (
     INSERT INTO outbox (slot, created_at, {EVENT.names})
-    SELECT {{{{slot}}}}, {{{{born}}}}, {EVENT.names} FROM ({{news}}) AS news ORDER BY ord
+    SELECT {{{{slot}}}}, {{{{sent}}}}, {EVENT.names} FROM ({{news}}) AS news ORDER BY ord
     RETURNING id, run_id, kind, name
 ),
 finished AS (DELETE FROM outbox USING {{{{d}}}} WHERE outbox.id = d.id AND outbox.slot = d.slot)

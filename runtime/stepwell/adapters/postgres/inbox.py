@@ -86,7 +86,7 @@ class Inbox(Part):
     async def _accept(self, row: InboxRow) -> Accepted:
         now = self.now()
         values = inbox_row(row, row.next_at or now + LEASE)
-        ((inbox_id, run_id, *event),) = await self._db.raw(_ACCEPT, *values, self._db.born(now), slot_of(now))
+        ((inbox_id, run_id, *event),) = await self._db.raw(_ACCEPT, *values, self._db.sent(now), slot_of(now))
         if inbox_id is not None:
             return Accepted(inbox_id=InboxID(inbox_id), run_id=RunID(run_id), repeated=True)
         if event[0] is None:

@@ -83,7 +83,7 @@ won AS (
     RETURNING run.run_id, run.namespace, run.workflow, run.version, run.status, run.trace
 ),
 """
-_VALUES = {"slot": "smallint", "born": "timestamptz"}
+_VALUES = {"slot": "smallint", "sent": "timestamptz"}
 
 _ADVANCE_PLAIN = Statement(
     f"""
@@ -131,18 +131,18 @@ locked AS (
 
 
 def advance_statement(
-    decisions: Sequence[Decision], now: datetime, finished: Sequence[int], *, born: datetime
+    decisions: Sequence[Decision], now: datetime, finished: Sequence[int], *, sent: datetime
 ) -> tuple[str, Sequence[Any]]:
     """The statement and its parameters: run id, and id, kind and name of each event, of those that won.
 
-    ``finished`` are rows of the outbox to delete along with it; ``born`` is when the events say that they were stored.
-    What few decisions have is paid for only with them.
+    ``finished`` are rows of the outbox to delete along with it; ``sent`` is what new ones are dated. What few decisions
+    have is paid for only with them.
     """
     history, events = history_rows(decisions), event_rows(decisions)
     places = [place_of(position) for position in finished]
     if all(map(_is_plain, decisions)):
         rows = [_row(decision) for decision in decisions]
-        arguments = _ADVANCE_PLAIN.arguments(rows, history, events, places, slot=slot_of(now), born=born)
+        arguments = _ADVANCE_PLAIN.arguments(rows, history, events, places, slot=slot_of(now), sent=sent)
         return _ADVANCE_PLAIN.sql, arguments
     arguments = _ADVANCE_FULL.arguments(
         [(*_row(decision), *_more(decision)) for decision in decisions],
@@ -154,7 +154,7 @@ def advance_statement(
         places,
         now=now,
         slot=slot_of(now),
-        born=born,
+        sent=sent,
     )
     return _ADVANCE_FULL.sql, arguments
 

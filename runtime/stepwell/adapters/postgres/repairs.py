@@ -31,6 +31,10 @@ _COUNT = f"""
 WITH {_MEANT.format(more="")}
 UPDATE run SET crashes = run.crashes + 1 FROM meant WHERE run.run_id = meant.run_id RETURNING run.run_id, run.crashes
 """  # noqa: S608
+_FORGIVE = """
+UPDATE run SET crashes = 0 FROM unnest($1::text[], $2::bigint[]) AS i (run_id, version)
+WHERE run.run_id = i.run_id AND run.version = i.version AND run.crashes > 0
+"""
 _STEP = f"'{EventKind.STEP}', run.namespace, run.workflow, run.run_id, run.version, run.status, '', run.trace"
 _SEND = f"""
 WITH {_MEANT.format(more=_WAITS_FOR_NOTHING)}
@@ -57,6 +61,10 @@ class Repairs(Part):
     async def count_crashes(self, runs: Sequence[Standing]) -> Mapping[RunID, int]:
         """Count a possible crash of each; see ``RepairStore.count_crashes``."""
         return {RunID(run_id): crashes for run_id, crashes in await self._db.once(_COUNT, *_columns(runs))}
+
+    async def forgive(self, runs: Sequence[Standing]) -> None:
+        """Nobody died of these."""
+        await self._db.once(_FORGIVE, *_columns(runs))
 
     async def quiet(self, namespace: str, since: datetime, *, after: RunID | None, limit: int) -> Stretch:
         """Look through a part of the live runs; see ``RepairStore.quiet``."""

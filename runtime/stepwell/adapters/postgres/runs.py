@@ -175,7 +175,7 @@ class Runs(Part):
     async def _store(self, begins: Begins, now: datetime) -> None:
         finished = self._db.outbox.take_finished()
         try:
-            sql, arguments = begins.statement(now, finished, born=self._db.born(now))
+            sql, arguments = begins.statement(now, finished, sent=self._db.sent(now))
             stored = await self._db.raw(sql, *arguments)
         except BaseException:
             self._db.outbox.finish(finished)

@@ -105,7 +105,7 @@ class Steering(Part):
             (started,) = begins.answers
             sent = []
             if not begins.nothing:
-                sql, arguments = begins.statement(now, (), born=self._db.born(now))
+                sql, arguments = begins.statement(now, (), sent=self._db.sent(now))
                 sent += stored_events(cast("list[Row]", await tx.fetch(sql, *arguments)), begins.fresh, slot_of(now))
             if begins.fresh and then is not None:
                 sent += await self._advance(tx, then, now) or ()
@@ -138,7 +138,7 @@ class Steering(Part):
             # It may have been put away; if it is not changed now, it is put away again.
             version = decision.before_version
             await tx.fetch(BRING_BACK.format(columns=ALL_COLUMNS), [decision.record.run_id], [version])
-        sql, arguments = advance_statement([decision], now, (), born=self._db.born(now))
+        sql, arguments = advance_statement([decision], now, (), sent=self._db.sent(now))
         rows = await tx.fetch(sql, *arguments)
         return stored_events(cast("list[Row]", rows), [decision], slot_of(now)) if rows else None
 

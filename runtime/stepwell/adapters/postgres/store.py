@@ -36,16 +36,17 @@ class PostgresStore(
         clock: Clock | None = None,
         name: str = "stepwell",
         connections: int = MAX_CONNECTIONS,
-        relays: bool = True,
+        outside: bool = False,
     ) -> PostgresStore:
         """Connect to a migrated database. ``clock`` None: the server's. ``name`` is shown in ``pg_stat_activity``.
 
-        ``relays`` False: this process sends no events, so those that it stores are for whoever is keeper at once.
+        ``outside``: this process publishes no events. Those that it stores are dated ``-infinity``, by which the
+        workers' keeper publishes them at once and does not wait first for whoever stored them.
 
         Raises ``StoreRefusedError`` if the schema is older than this code, or needs newer code, or the server refuses
         us; ``StoreUnavailableError`` if it cannot be reached.
         """
-        database = await Database.connect(dsn, clock=clock, name=name, connections=connections, relays=relays)
+        database = await Database.connect(dsn, clock=clock, name=name, connections=connections, outside=outside)
         try:
             await check(database.once)
             await database.once("SELECT clock_timestamp() AS server_now")

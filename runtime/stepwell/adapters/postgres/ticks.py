@@ -150,7 +150,7 @@ class Ticks(Part):
             else:
                 begins = await look(tx.fetch, [begun], now)
                 if not begins.nothing:
-                    stored = await tx.fetch(*_spread(begins.statement(now, (), born=self._db.born(now))))
+                    stored = await tx.fetch(*_spread(begins.statement(now, (), sent=now)))
                     events += stored_events(cast("list[Row]", stored), begins.fresh, slot_of(now))
                 (started,) = begins.answers
                 busy = started.outcome is StartOutcome.BUSY
@@ -179,7 +179,7 @@ def _delivery(row: Row, slot: int) -> Delivery:
 async def _replace(tx: PoolConnectionProxy[Any], replaces: Sequence[Decision], now: datetime) -> list[Delivery]:
     if not replaces:
         return []
-    rows = await tx.fetch(*_spread(advance_statement(replaces, now, (), born=now)))
+    rows = await tx.fetch(*_spread(advance_statement(replaces, now, (), sent=now)))
     if {row[0] for row in rows} != {decision.record.run_id for decision in replaces}:
         raise _MovedError
     return stored_events(cast("list[Row]", rows), replaces, slot_of(now))

@@ -195,10 +195,11 @@ class Writer:
             outbox.expect(job.key)
         stored = _Round()
         try:
-            sql, arguments = advance_statement([job.decision for job in batch], now, finished, born=self._db.born(now))
+            decisions = [job.decision for job in batch]
+            sql, arguments = advance_statement(decisions, now, finished, sent=self._db.sent(now))
             rows = await self._db.raw(sql, *arguments)
             stored.won = dict.fromkeys(row[0] for row in rows)
-            stored.events = stored_events(rows, [job.decision for job in batch], slot_of(now))
+            stored.events = stored_events(rows, decisions, slot_of(now))
             stored.won.update((d.event.run_id, d.position) for d in stored.events if d.event.kind is EventKind.STEP)
         except BaseException:
             outbox.finish(finished)

@@ -56,6 +56,13 @@ class RepairSuite(StoreSuite):
         assert after.crashes == 0, "the outcome clears it"
         assert await desk.store.count_crashes(meant) == {}, "the run has moved on"
 
+    async def test_who_was_forgiven_starts_from_nothing(self, desk: Desk) -> None:
+        record, other = await desk.start(), await desk.start()
+        await desk.store.count_crashes([(record.run_id, record.version), (other.run_id, other.version)])
+        await desk.store.forgive([(record.run_id, record.version), (other.run_id, other.version + 1)])
+        assert (await desk.read(record.run_id)).crashes == 0
+        assert (await desk.read(other.run_id)).crashes == 1
+
     async def test_two_who_count_crashes_at_once_lose_none(self, desk: Desk, second: RecordStore) -> None:
         record = await desk.start()
         meant = [(record.run_id, record.version)]
