@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.operator import golden
 from tests.operator.manifests import STATUSES, full, resource, workflow
 
+from stepwell._worker.settings import known_settings
+from stepwell.control import parse_duration
 from stepwell.errors import DefinitionErrors
 from stepwell.resources import WorkflowResource, parse_manifests, to_definition
 from stepwell_operator.specs.children import Child, children
@@ -68,7 +71,10 @@ def test_a_step_with_workers_of_its_own_has_its_own_deployment() -> None:
     assert step["spec"]["replicas"] == 3
     assert step["spec"]["selector"]["matchLabels"]["stepwell.dev/status"] == "Created"
     assert step["spec"]["template"]["spec"]["containers"][0]["command"][-2:] == ["--steps", "Created"]
-    assert shared["spec"]["template"]["spec"]["containers"][0]["command"][-2:] == ["--steps", "Paid"]
+    assert shared["spec"]["template"]["spec"]["containers"][0]["command"][-2:] == [
+        "/etc/stepwell/workflow.yaml",
+        "--common",
+    ]
 
 
 def test_without_such_a_step_the_workers_serve_all() -> None:
@@ -162,22 +168,33 @@ def test_workers_may_touch_leases_and_nothing_else() -> None:
     assert (rule["apiGroups"], rule["resources"]) == (["coordination.k8s.io"], ["leases"])
 
 
-def test_each_variable_stands_once_and_ours_win() -> None:
-    env = [{"name": "POD_NAME", "value": "mine"}, {"name": "TZ", "value": "UTC"}]
+def test_each_variable_stands_once() -> None:
+    env = [{"name": "NAME", "value": "mine"}, {"name": "TZ", "value": "UTC"}]
     (container,) = deployment(resource(worker={"image": "shop:1", "env": env}))["spec"]["template"]["spec"][
         "containers"
     ]
     by_name = {variable["name"]: variable for variable in container["env"]}
 
     assert len(by_name) == len(container["env"])
-    assert "valueFrom" in by_name["POD_NAME"]
     assert by_name["TZ"] == {"name": "TZ", "value": "UTC"}
+    known = {setting.variable for setting in known_settings()} | {"STEPWELL_SETTINGS"}
+    assert {name for name in by_name if name.startswith("STEPWELL_")} <= known
+
+
+@pytest.mark.parametrize(("pod", "handlers"), [("60s", 50), ("10s", 5), ("2h", 7190)])
+def test_handlers_have_less_time_than_the_pod(pod: str, handlers: int) -> None:
+    wf = resource(worker={"image": "shop:1", "terminationGracePeriod": pod})
+    spec = deployment(wf)["spec"]["template"]["spec"]
+    (given,) = [v["value"] for v in spec["containers"][0]["env"] if v["name"] == "STEPWELL_GRACE_PERIOD"]
+
+    assert parse_duration(given) == timedelta(seconds=handlers)
+    assert parse_duration(pod) == timedelta(seconds=spec["terminationGracePeriodSeconds"])
 
 
 def test_no_secret_is_copied() -> None:
     text = yaml.safe_dump_all(made(full()).values())
 
-    assert text.count("secretKeyRef") > 8
+    assert text.count("secretKeyRef") >= 8
     assert "kind: Secret\n" not in text
 
 
@@ -208,6 +225,7 @@ def test_two_keys_that_would_come_in_one_variable_are_refused() -> None:
 names = st.from_regex("[A-Za-z]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?", fullmatch=True)
 
 
+@settings(deadline=None)
 @given(st.lists(names, min_size=2, max_size=20, unique=True))
 def test_statuses_that_look_alike_have_deployments_of_different_names(statuses: list[str]) -> None:
     children_names = {step_name("a" * 50, status) for status in statuses}
@@ -216,6 +234,7 @@ def test_statuses_that_look_alike_have_deployments_of_different_names(statuses: 
     assert all(len(name) <= 82 and name == name.lower() and "--" not in name for name in children_names)
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_every_pod_is_restricted(data: st.DataObject) -> None:
     """Whatever a Workflow may say of its pods."""

@@ -7,9 +7,10 @@ door, and what a Secret of ``envFrom`` holds under such a name is covered by our
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
-from stepwell.control import SecretKey
+from stepwell.control import SecretKey, format_duration
 from stepwell.resources.pods import EnvFrom, EnvVar
 
 Variable = dict[str, Any]
@@ -17,46 +18,37 @@ Variable = dict[str, Any]
 PORT = 8080
 """Where a worker answers ``/healthz``, ``/readyz`` and ``/metrics``."""
 DEFINITION_DIRECTORY = "/etc/stepwell"
-TLS_DIRECTORY = "/etc/stepwell-tls"
-"""Not within the other one: nothing can be mounted into a volume that is read-only."""
+CONNECTION_DIRECTORY = "/etc/stepwell-connection"
+"""Every key of the connection Secret as a file: the worker's settings for TLS and SASL, and what they name."""
 
 REQUIRED_KEYS = {"dsn": "STEPWELL_DSN", "kafkaBootstrap": "STEPWELL_KAFKA_BOOTSTRAP"}
-"""Keys of the connection Secret, and the variables in which they come."""
-OPTIONAL_KEYS = {
-    "kafkaSecurity": "STEPWELL_KAFKA_SECURITY",
-    "kafkaSaslMechanism": "STEPWELL_KAFKA_SASL_MECHANISM",
-    "kafkaUsername": "STEPWELL_KAFKA_USERNAME",
-    "kafkaPassword": "STEPWELL_KAFKA_PASSWORD",
-    "kafkaKeyPassword": "STEPWELL_KAFKA_KEY_PASSWORD",
-}
-TLS_FILES = {
-    "kafkaCa": "kafka-ca.pem",
-    "kafkaCert": "kafka-cert.pem",
-    "kafkaKey": "kafka-key.pem",
-    "postgresCa": "postgres-ca.pem",
-    "postgresCert": "postgres-cert.pem",
-    "postgresKey": "postgres-key.pem",
-}
-"""Keys that come as files of ``TLS_DIRECTORY``, since that is how drivers take them."""
+"""Keys without which no container is made, and the variables in which they come: so a missing one is told at once."""
+
+_MILLISECOND = timedelta(milliseconds=1)
+_DRAINING = timedelta(seconds=10)
+"""What a worker needs to give up its work, once its handlers have finished or were left behind."""
 
 
 def variables(
-    *, connection: str, own: Sequence[EnvVar], headers: Iterable[SecretKey], installation: str
+    *, connection: str, own: Sequence[EnvVar], headers: Iterable[SecretKey], installation: str, grace: timedelta
 ) -> list[Variable]:
-    """All variables of a worker's container, each once."""
+    """All variables of a worker's container, each once. ``grace``: from the order to stop until the pod is killed."""
     ours = [
         *(_secret(name, connection, key) for key, name in REQUIRED_KEYS.items()),
-        *(_secret(name, connection, key, optional=True) for key, name in OPTIONAL_KEYS.items()),
-        {"name": "STEPWELL_TLS_DIR", "value": TLS_DIRECTORY},
+        {"name": "STEPWELL_SETTINGS", "value": CONNECTION_DIRECTORY},
+        {"name": "STEPWELL_INSTALLATION_ID", "value": installation},
         {"name": "STEPWELL_MEMBERSHIP", "value": "kubernetes"},
-        {"name": "STEPWELL_INSTALLATION", "value": installation},
         {"name": "STEPWELL_METRICS", "value": f"0.0.0.0:{PORT}"},
+        {"name": "STEPWELL_GRACE_PERIOD", "value": format_duration(_for_handlers(grace))},
         _field("STEPWELL_NAMESPACE", "metadata.namespace"),
-        _field("POD_NAME", "metadata.name"),
+        _field("STEPWELL_NAME", "metadata.name"),
         *(_secret(header.variable, header.name, header.key) for header in headers),
     ]
-    names = {variable["name"] for variable in ours}
-    return [*(_own(variable) for variable in own if variable.name not in names), *ours]
+    return [*(_own(variable) for variable in own), *ours]
+
+
+def _for_handlers(grace: timedelta) -> timedelta:
+    return max(grace - _DRAINING, grace // (2 * _MILLISECOND) * _MILLISECOND)
 
 
 def sources(own: Sequence[EnvFrom]) -> list[Variable]:
@@ -68,11 +60,8 @@ def _own(variable: EnvVar) -> Variable:
     return variable.model_dump(by_alias=True, exclude_none=True)
 
 
-def _secret(name: str, secret: str, key: str, *, optional: bool = False) -> Variable:
-    reference: Variable = {"name": secret, "key": key}
-    if optional:
-        reference["optional"] = True
-    return {"name": name, "valueFrom": {"secretKeyRef": reference}}
+def _secret(name: str, secret: str, key: str) -> Variable:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
 
 
 def _field(name: str, path: str) -> Variable:

@@ -21,8 +21,8 @@ class Group:
     workflow: str
     status: str | None = None
     """The only step that they serve; None: the shared ones."""
-    steps: tuple[str, ...] | None = None
-    """The steps that they serve; None: all of the workflow."""
+    divided: bool = False
+    """Whether there are steps of the workflow that others serve."""
     replicas: int | None
     """None: not the operator's to say."""
     resources: ContainerResources | None
@@ -39,13 +39,16 @@ class Group:
 def groups_of(resource: WorkflowResource, worker: Worker) -> tuple[Group, ...]:
     """The groups of a Workflow, the shared one first."""
     workflow = resource.metadata.name or ""
-    steps = [(status.name, status.step.worker) for status in resource.spec.statuses if status.step is not None]
-    shared = tuple(name for name, own in steps if own is None)
+    steps = [
+        (status.name, status.step.worker)
+        for status in resource.spec.statuses
+        if status.step is not None and status.step.worker is not None
+    ]
     groups = [
         Group(
             name=shared_name(workflow),
             workflow=workflow,
-            steps=shared if len(shared) < len(steps) else None,
+            divided=bool(steps),
             replicas=worker.replicas,
             resources=worker.resources,
             node_selector=worker.node_selector,
@@ -53,17 +56,16 @@ def groups_of(resource: WorkflowResource, worker: Worker) -> tuple[Group, ...]:
         )
     ]
     for status, own in steps:
-        if own is not None:
-            groups.append(
-                Group(
-                    name=step_name(workflow, status),
-                    workflow=workflow,
-                    status=status,
-                    steps=(status,),
-                    replicas=own.replicas,
-                    resources=own.resources or worker.resources,
-                    node_selector=own.node_selector or worker.node_selector,
-                    tolerations=own.tolerations or worker.tolerations,
-                )
+        groups.append(
+            Group(
+                name=step_name(workflow, status),
+                workflow=workflow,
+                status=status,
+                divided=True,
+                replicas=own.replicas,
+                resources=own.resources or worker.resources,
+                node_selector=own.node_selector or worker.node_selector,
+                tolerations=own.tolerations or worker.tolerations,
             )
+        )
     return tuple(groups)

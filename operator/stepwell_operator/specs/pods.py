@@ -35,7 +35,7 @@ def template(
             # A worker renews the Lease by which the others know that it lives.
             "automountServiceAccountToken": True,
             "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": -(-parse_duration(worker.termination_grace_period) // _SECOND),
+            "terminationGracePeriodSeconds": -(-_grace(worker) // _SECOND),
             "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [_container(group, worker, headers=headers, installation=installation)],
             "volumes": _volumes(definition, worker.connection_secret_ref.name),
@@ -47,7 +47,7 @@ def template(
 def command(group: Group) -> list[str]:
     """What a worker's container runs; an image needs no entry point of its own."""
     line = ["stepwell", "worker", "-f", f"{environment.DEFINITION_DIRECTORY}/workflow.yaml"]
-    return line if group.steps is None else [*line, "--steps", ",".join(group.steps)]
+    return [*line, "--steps", group.status] if group.status is not None else [*line, *(["--common"] * group.divided)]
 
 
 def _container(group: Group, worker: Worker, *, headers: Iterable[SecretKey], installation: str) -> Spec:
@@ -57,7 +57,11 @@ def _container(group: Group, worker: Worker, *, headers: Iterable[SecretKey], in
         "imagePullPolicy": worker.image_pull_policy,
         "command": command(group),
         "env": environment.variables(
-            connection=worker.connection_secret_ref.name, own=worker.env, headers=headers, installation=installation
+            connection=worker.connection_secret_ref.name,
+            own=worker.env,
+            headers=headers,
+            installation=installation,
+            grace=_grace(worker),
         ),
         "ports": [{"name": _PROBES, "containerPort": environment.PORT, "protocol": "TCP"}],
         "livenessProbe": _probe("/healthz", period=10, failures=6),
@@ -69,7 +73,7 @@ def _container(group: Group, worker: Worker, *, headers: Iterable[SecretKey], in
         },
         "volumeMounts": [
             {"name": "definition", "mountPath": environment.DEFINITION_DIRECTORY, "readOnly": True},
-            {"name": "tls", "mountPath": environment.TLS_DIRECTORY, "readOnly": True},
+            {"name": "connection", "mountPath": environment.CONNECTION_DIRECTORY, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  (of the container, and its own)
         ],
     }
@@ -92,14 +96,17 @@ def _probe(path: str, *, period: int, failures: int) -> Spec:
 
 
 def _volumes(definition: str, connection: str) -> list[Spec]:
-    files = [{"key": key, "path": path} for key, path in environment.TLS_FILES.items()]
     return [
         {"name": "definition", "configMap": {"name": definition}},
-        # Optional means each key, too: whoever connects in the clear has none of them. The files are root's, and the
-        # container is not root, so they must be readable for all in it.
-        {"name": "tls", "secret": {"secretName": connection, "optional": True, "items": files, "defaultMode": 0o444}},
+        # The variables say what must be there; a volume that waits for its Secret tells nobody what it waits for. The
+        # files are root's, and the container is not root, so they must be readable for all in it.
+        {"name": "connection", "secret": {"secretName": connection, "optional": True, "defaultMode": 0o444}},
         {"name": "tmp", "emptyDir": {}},
     ]
+
+
+def _grace(worker: Worker) -> timedelta:
+    return parse_duration(worker.termination_grace_period)
 
 
 def _placement(group: Group, worker: Worker) -> Spec:

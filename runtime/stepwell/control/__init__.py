@@ -6,7 +6,7 @@ before it needs none of them. Nothing here knows Kubernetes.
 
 from __future__ import annotations
 
-from stepwell._domain.durations import parse_duration
+from stepwell._domain.durations import format_duration, parse_duration
 from stepwell._worker.faults import run_problems
 from stepwell._worker.logs import JsonFormatter
 from stepwell.adapters.http.pages import Page, PageServer
@@ -28,6 +28,7 @@ __all__ = [
     "SecretKey",
     "Workflows",
     "examine",
+    "format_duration",
     "next_planned",
     "parse_duration",
     "run_problems",
