@@ -310,3 +310,20 @@ async def deaf_proxy(dsn: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_what_is_asked_for_while_finished_rows_are_deleted_is_not_forgotten(bench: Bench) -> None:
+    """Nothing else may come along to wake the writer: whoever waits for the answer asks for nothing more."""
+    (record,) = await bench.started(1)
+    stream = bench.store.stream()
+    async with asyncio.timeout(DEADLINE):
+        deliveries = await stream.receive()
+    async with bench.admin.transaction():
+        await bench.admin.execute("SELECT FROM outbox FOR UPDATE")
+        stream.finish(deliveries)
+        waits = "application_name = 'stepwell' AND wait_event_type = 'Lock'"
+        await bench.until(f"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE {waits})")  # noqa: S608  (the line above)
+        moving = asyncio.create_task(bench.store.advance([bench.desk.going(record, "Review")]))
+        await asyncio.sleep(0)
+    async with asyncio.timeout(DEADLINE):
+        assert await moving != [None]

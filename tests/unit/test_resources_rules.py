@@ -91,7 +91,11 @@ WORKFLOW_ROWS: list[Row] = [
     (f"{HTTP}.url", "/relative", "", "http or https url"),
     (f"{HTTP}.url", "https://user@pricing.example/", "", "user name"),
     (f"{HTTP}.url", "https://pricing.example/a b", "", "without spaces"),
-    (f"{HTTP}.url", "https://a:b:c/", "", "absolute url with a host"),
+    (f"{HTTP}.url", "https://a:b:c/", "", "http or https url with a host"),
+    (f"{HTTP}.url", "https://[a:b:c]/", "", "absolute url with a host"),
+    (f"{HTTP}.url", "https://a:65536/", "", "absolute url with a host"),
+    (f"{HTTP}.url", "https://a/%zz", "", "absolute url with a host"),
+    (f"{HTTP}.url", "ftp://user:hunter2@a\n/b c", "", "user name or password"),
     (f"{HTTP}.url", "https://a/" + "x" * 2048, "", "must have at most 2048 characters"),
     (f"{HTTP}.method", "GET", "", "must be one of POST, PUT, PATCH"),
     (f"{HTTP}.headers[0].name", "X Tenant", "", "name of an HTTP header"),
@@ -279,7 +283,7 @@ def test_cron_that_is_accepted(cron: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://a", "https://a.example:8443/x?y=z", "http://[::1]:80/", "http://10.0.0.1/?q", "https://a?b=c@d"]
+    "url", ["http://a", "https://a.example:8443/x?y=z", "http://[::1]:80/", "http://10.0.0.1/?q", "https://a?b=c%40d"]
 )
 def test_urls_that_are_accepted(url: str) -> None:
     WorkflowResource.model_validate(changed(WORKFLOW, f"{HTTP}.url", url))
