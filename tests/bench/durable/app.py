@@ -77,9 +77,7 @@ bench = chain("bench")
 idle = SimpleNamespace(**{f"w{number}": chain(f"idle-{number}") for number in range(IDLE_WORKFLOWS)})
 """Named as ``idle.w0`` and so on."""
 
-waiting = Workflow(
-    "waiting", object=Load, status=S, start=S.ONE, options=Options(concurrency=16)
-)
+waiting = Workflow("waiting", object=Load, status=S, start=S.ONE, options=Options(concurrency=16))
 
 
 @waiting.step(S.ONE)
