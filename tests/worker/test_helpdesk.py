@@ -27,7 +27,7 @@ def write_log(path: Path) -> int:
         open_cases += activities[-1] != "Closed"
         for activity in activities:
             at += timedelta(minutes=1)
-            lines.append(f"Case {case},{activity},complete,Value {case % 3},{at:%Y-%m-%d %H:%M:%S}")
+            lines.append(f"Case {case},{activity},complete,Value {case % 3},{at.isoformat()}")
     path.write_text("\n".join(lines) + "\n")
     return open_cases
 
