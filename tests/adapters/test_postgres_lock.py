@@ -23,7 +23,9 @@ WHERE datname = current_database() AND application_name LIKE 'stepwell dev %'
 async def test_the_second_is_refused_by_name_until_the_first_lets_go(postgres: Server) -> None:
     async with postgres.database() as dsn:
         first = await EngineLock.acquire(dsn, namespace="shop")
-        with pytest.raises(StoreRefusedError, match=rf"namespace shop is in use by stepwell dev \S+:{os.getpid()}: stop"):
+        with pytest.raises(
+            StoreRefusedError, match=rf"namespace shop is in use by stepwell dev \S+:{os.getpid()}: stop"
+        ):
             await EngineLock.acquire(dsn, namespace="shop")
         other = await EngineLock.acquire(dsn, namespace="other")
         await first.release()
