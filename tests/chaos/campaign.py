@@ -11,6 +11,7 @@ import asyncio
 import logging
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 from tests.chaos.faults import FAULTS
 from tests.chaos.fleet import zygote
 from tests.chaos.machine import Machine
-from tests.chaos.round import Fault, Result, Servers, run_round
+from tests.chaos.round import Fault, Result, Servers, broken_off, run_round
 from tests.cluster import kafka, postgres
 
 SEEDS = 30
@@ -95,12 +96,17 @@ class Campaign:
         for fault, seeds in jobs:
             group = servers[fault.own_database, fault.own_broker]
             for start in range(0, len(seeds), self._at_once):
-                async with asyncio.TaskGroup() as together:
-                    for seed in seeds[start : start + self._at_once]:
-                        together.create_task(self._round(fault, seed, group))
+                side_by_side = seeds[start : start + self._at_once]
+                group.party = asyncio.Barrier(len(side_by_side))
+                await asyncio.gather(*(self._round(fault, seed, group) for seed in side_by_side))
 
     async def _round(self, fault: Fault, seed: int, servers: Servers) -> None:
-        result = await run_round(fault, seed, servers, self._where)
+        try:
+            result = await run_round(fault, seed, servers, self._where)
+        except Exception as error:  # noqa: BLE001  (told as what was found, and the other rounds go on)
+            await servers.party.abort()
+            traceback.print_exception(error)
+            result = broken_off(fault, seed, error, self._where)
         self.results.append(result)
         tell(result)
 

@@ -44,7 +44,7 @@ class Load:
     """What the callers of one seed do."""
 
     seconds: float = 8.0
-    rate: float = 10.0
+    rate: float = 5.0
     """Triggers a second."""
     troubles: Mapping[str, float] = field(default_factory=lambda: COMMON_TROUBLES)
     troubled: float = 0.15

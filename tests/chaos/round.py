@@ -10,7 +10,7 @@ import asyncio
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -95,6 +95,8 @@ class Servers:
     machine: Machine
     back: float = 0.0
     """When a server was last there again, behind a fault of the group."""
+    party: asyncio.Barrier = field(default_factory=lambda: asyncio.Barrier(1))
+    """Where rounds that are played side by side wait for each other, before anything is broken."""
     _blow: asyncio.Task[None] | None = None
 
     async def together(self, round_: Round) -> None:
@@ -113,9 +115,22 @@ class Result:
     counts: Counts
     violations: Sequence[Violation]
     seconds: float
-    measured: dict[str, float]
+    measured: Mapping[str, float]
     kept: Path | None
     """Where everything that was seen lies, if anything was wrong."""
+
+
+def broken_off(fault: Fault, seed: int, error: Exception, where: Path) -> Result:
+    """The outcome of a round that never came to its verdict."""
+    return Result(
+        fault=fault.name,
+        seed=seed,
+        counts=Counts(triggers=0, moves=0, calls=0, repeats=0),
+        violations=[Violation(fault.name, "", f"the round broke off: {error!r}")],
+        seconds=0.0,
+        measured={},
+        kept=where / f"{fault.name}-{seed}",
+    )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -209,6 +224,7 @@ async def _played(round_: Round) -> Evidence:
         callers = Callers(client, round_.seed, fault.load)
         await callers.try_out(READY_SECONDS)
         round_.unrest.append(Span(began=started, ended=time.monotonic()))
+        await round_.servers.party.wait()
         struck = time.monotonic()
         async with asyncio.TaskGroup() as together:
             together.create_task(callers.call())
