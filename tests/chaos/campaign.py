@@ -51,7 +51,10 @@ Job = tuple[Fault, Sequence[int]]
 class Campaign:
     """All jobs, on servers that are started for those that need them."""
 
-    def __init__(self, jobs: Sequence[Job], where: Path, *, at_once: int = AT_ONCE, lanes: int = LANES) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], where: Path, *, at_once: int = AT_ONCE, lanes: int = LANES, keep: bool = False
+    ) -> None:
+        self._keep = keep
         self._where = where
         self._at_once = at_once
         self._machine = Machine()
@@ -102,7 +105,7 @@ class Campaign:
 
     async def _round(self, fault: Fault, seed: int, servers: Servers) -> None:
         try:
-            result = await run_round(fault, seed, servers, self._where)
+            result = await run_round(fault, seed, servers, self._where, keep=self._keep)
         except Exception as error:  # noqa: BLE001  (told as what was found, and the other rounds go on)
             await servers.party.abort()
             traceback.print_exception(error)
@@ -158,11 +161,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, action="append", help="only this seed (may be repeated)")
     parser.add_argument("--at-once", type=int, default=AT_ONCE, help=f"seeds side by side [{AT_ONCE}]")
     parser.add_argument("--lanes", type=int, default=LANES, help=f"faults side by side [{LANES}]")
+    parser.add_argument("--keep", action="store_true", help="leave what was seen, even if nothing was wrong")
     given = parser.parse_args(arguments)
     chosen = [FAULTS[name] for name in given.fault or FAULTS]
     jobs = [(fault, given.seed or seeds_of(fault, given.seeds)) for fault in chosen]
     where = Path(tempfile.mkdtemp(prefix="stepwell-chaos-"))
-    results = Campaign(jobs, where, at_once=given.at_once, lanes=given.lanes).run()
+    results = Campaign(jobs, where, at_once=given.at_once, lanes=given.lanes, keep=given.keep).run()
     print(f"\n{table(results)}")  # noqa: T201  (as above)
     return int(any(result.violations for result in results))
 

@@ -93,6 +93,8 @@ class Servers:
     kafka: Broker
     zygote: Zygote
     machine: Machine
+    down: float = 0.0
+    """When a server was first broken by the fault of the group."""
     back: float = 0.0
     """When a server was last there again, behind a fault of the group."""
     party: asyncio.Barrier = field(default_factory=lambda: asyncio.Barrier(1))
@@ -148,8 +150,8 @@ class Round:
     measured: dict[str, float] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     """What went wrong that no promise has a name for."""
-    poisoned: frozenset[str] = frozenset()
-    """Runs whose handlers end the process at every attempt."""
+    poisoned: Mapping[str, str] = field(default_factory=dict)
+    """Runs whose handler ends the process at every attempt, with the status in which it does."""
     locked: frozenset[str] = frozenset()
     """Runs whose rows somebody had locked, and from when until when."""
     locked_while: Span | None = None
@@ -169,8 +171,8 @@ class Round:
             await connection.close()
 
 
-async def run_round(fault: Fault, seed: int, servers: Servers, where: Path) -> Result:
-    """Everything from an empty database to the verdict."""
+async def run_round(fault: Fault, seed: int, servers: Servers, where: Path, *, keep: bool = False) -> Result:
+    """Everything from an empty database to the verdict. ``keep``: what was seen, even if nothing was wrong."""
     directory = where / f"{fault.name}-{seed}"
     directory.mkdir(parents=True)
     began = time.monotonic()
@@ -197,9 +199,10 @@ async def run_round(fault: Fault, seed: int, servers: Servers, where: Path) -> R
         evidence = await _played(round_)
         violations = [*check(evidence), *fault.judge(round_, evidence)]
         violations += [Violation(fault.name, "", what) for what in round_.faults]
-    if violations:
+    if violations or keep:
         told = [str(violation) for violation in violations]
-        told += [timeline(evidence, run_id) for run_id in sorted({v.run_id for v in violations if v.run_id})]
+        concerned = evidence.runs if keep else {violation.run_id for violation in violations if violation.run_id}
+        told += [timeline(evidence, run_id) for run_id in sorted(concerned)]
         (directory / "violations.txt").write_text("\n".join(told) + "\n", "utf-8")
     else:
         shutil.rmtree(directory)
@@ -210,7 +213,7 @@ async def run_round(fault: Fault, seed: int, servers: Servers, where: Path) -> R
         violations=violations,
         seconds=time.monotonic() - began,
         measured=round_.measured,
-        kept=directory if violations else None,
+        kept=directory if violations or keep else None,
     )
 
 
@@ -229,7 +232,7 @@ async def _played(round_: Round) -> Evidence:
         async with asyncio.TaskGroup() as together:
             together.create_task(callers.call())
             together.create_task(fault.strike(round_))
-        round_.poisoned = frozenset(callers.poisoned)
+        round_.poisoned = callers.poisoned
         round_.measured["calm %"] = 100 * round_.servers.machine.calm(struck, time.monotonic())
         if fault.strikes:
             round_.unrest.append(Span(began=struck, ended=time.monotonic() + fault.recovery))
