@@ -1,7 +1,6 @@
 """A Kafka broker of the tests' own: one node (KRaft) in a temporary directory, gone with the tests however they end.
 
-The JVM's parent is a keeper that waits on a pipe held by this process: when that closes, by whatever death, the keeper
-kills the JVM, and removes its data unless it was told to leave them.
+See ``kept`` for how the JVM and its data are ended.
 """
 
 from __future__ import annotations
@@ -10,9 +9,7 @@ import asyncio
 import os
 import secrets
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +21,7 @@ from uuid import uuid4
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]  # (it ships no types)
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # (as above)
+from tests.cluster.kept import Kept, free_ports
 
 KAFKA_VERSION = "4.3.1"
 LOG4J_VERSION = "2.25.4"
@@ -61,39 +59,6 @@ appender.out.layout.pattern = %d{ISO8601} %p %c{1}: %m%n
 rootLogger.level = WARN
 rootLogger.appenderRef.out.ref = out
 """
-
-_KEEPER = """\
-import shutil, subprocess, sys
-child = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL)
-print(child.pid, flush=True)
-last_words = sys.stdin.read()
-child.kill()
-child.wait()
-if last_words != "keep":
-    shutil.rmtree(sys.argv[1], ignore_errors=True)
-"""
-
-
-class Kept:
-    """A process that cannot outlive this one, and a directory that goes with it."""
-
-    def __init__(self, command: Sequence[str | Path], *, directory: Path, log: Path) -> None:
-        with log.open("ab") as output:
-            self._keeper = subprocess.Popen(  # noqa: S603  (a command of the tests' own)
-                [sys.executable, "-c", _KEEPER, directory, *command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                text=True,
-                start_new_session=True,
-            )
-        assert self._keeper.stdout is not None
-        self.pid = int(self._keeper.stdout.readline())
-
-    def end(self, *, keep: bool) -> None:
-        """Kill the process, as by ``kill -9``; with ``keep`` its directory stays. Returns when it is dead."""
-        if self._keeper.poll() is None:
-            self._keeper.communicate("keep" if keep else "", timeout=STARTUP_SECONDS)
 
 
 def cache() -> Path:
@@ -141,16 +106,8 @@ def jars() -> Path:
     return ready
 
 
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+SMALL_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Starts fast and stays small."""
 
 
 SMALL_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")

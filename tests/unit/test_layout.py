@@ -85,7 +85,8 @@ def test_no_file_speaks_of(pattern: re.Pattern[str]) -> None:
         f"{name_of(path)}:{number}: {line.strip()[:100]}"
         for path in texts()
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
-        if pattern.search(line)
+        # What .ci/run takes from beside the checkout it takes only where it is.
+        if pattern.search(line) and not (name_of(path) == ".ci/run" and "KIND_NODE_PREBUILT" in line)
     ]
 
     assert found == []

@@ -33,6 +33,7 @@ from stepwell._engine.dispatcher import Dispatcher, Handle
 from stepwell._engine.keeper import ROLE as KEEPER
 from stepwell._engine.keeper import Keeper
 from stepwell._engine.lanes import Lanes
+from stepwell._engine.reader import RowReader
 from stepwell._engine.reconciler import ROLE as RECONCILER
 from stepwell._engine.reconciler import Reconciler
 from stepwell._engine.relay import Relay
@@ -132,6 +133,7 @@ class Engine:
             lanes=Lanes(),
             jitter=ports.jitter,
             new_id=ports.new_id,
+            reader=RowReader(ports.store, ports.clock, self.settings.fresh),
             catalog=Catalog(ports.store, self.settings.namespace),
         )
         self._broker = ports.broker

@@ -35,10 +35,12 @@ class Member:
     """
     topics: frozenset[str] = frozenset()
     """The topics whose events it can handle: it takes part in sharing out their partitions."""
+    able: frozenset[str] = frozenset()
+    """The single roles that it can play."""
     held: frozenset[Shard] = frozenset()
     """What it reads, is about to read, or has not finished giving up."""
     roles: frozenset[str] = frozenset()
-    """The single roles that it plays, or is about to."""
+    """The single roles that it plays, or is about to play."""
     in_flight: Mapping[str, int] = field(default_factory=dict)
     """Workflow: attempts that are running."""
     seen: Mapping[str, int] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class Member:
             partitions.setdefault(topic, []).append(partition)
         values: dict[str, Any] = {
             "topics": sorted(self.topics),
+            "able": sorted(self.able),
             "held": partitions,
             "roles": sorted(self.roles),
             "in-flight": dict(sorted(self.in_flight.items())),
@@ -72,6 +75,7 @@ class Member:
         return cls(
             name=name,
             topics=frozenset(_strings(values.get("topics"))),
+            able=frozenset(_strings(values.get("able"))),
             held=frozenset(
                 Shard(topic, partition)
                 for topic, partitions in _entries(values.get("held"))

@@ -16,10 +16,10 @@ from stepwell.adapters.postgres.rows import delivery_of, slot_of
 from stepwell.adapters.postgres.tables import EVENT
 from stepwell.ports.store import LEASE, Due
 
-_LIVE = "run.state IN ('Initiated', 'Running')"
+LIVE = "run.state IN ('Initiated', 'Running')"
 
 
-def _going(table: str) -> str:
+def going(table: str) -> str:
     """In this namespace, and of a workflow that is not suspended; one that nobody registered goes as well."""
     return (
         f"{table}.namespace = $1 AND NOT EXISTS (SELECT FROM workflow w"
@@ -86,7 +86,7 @@ _PUT_OFF = "next_at = $5::timestamptz"
 
 _STEPS = _Kind(
     table="run",
-    rows=f"run WHERE {_LIVE} AND {_going('run')}",
+    rows=f"run WHERE {LIVE} AND {going('run')}",
     time="run.not_before",
     key=("run_id",),
     event=_of_run(EventKind.STEP),
@@ -102,7 +102,7 @@ _DELETIONS = _Kind(
 )
 _TIMERS = _Kind(
     table="timer",
-    rows=f"timer JOIN run ON run.run_id = timer.run_id AND run.visit = timer.visit WHERE {_LIVE} AND {_going('run')}",
+    rows=f"timer JOIN run ON run.run_id = timer.run_id AND run.visit = timer.visit WHERE {LIVE} AND {going('run')}",
     time="timer.next_at",
     key=("run_id", "visit", "name"),
     event=_event(
@@ -136,7 +136,7 @@ _HOOKS = _Kind(
 )
 _CALLBACKS = _Kind(
     table="inbox",
-    rows=f"inbox JOIN run ON run.run_id = inbox.run_id WHERE inbox.state = 'Pending' AND {_LIVE} AND {_going('run')}",
+    rows=f"inbox JOIN run ON run.run_id = inbox.run_id WHERE inbox.state = 'Pending' AND {LIVE} AND {going('run')}",
     time="inbox.next_at",
     key=("inbox_id",),
     event=_event(
@@ -153,7 +153,7 @@ _CALLBACKS = _Kind(
 )
 _STARTS = _Kind(
     table="requested_start",
-    rows=f"requested_start WHERE {_going('requested_start')}",
+    rows=f"requested_start WHERE {going('requested_start')}",
     time="requested_start.next_at",
     key=("run_id", "version", "n"),
     event=_event(
@@ -170,7 +170,7 @@ _STARTS = _Kind(
 )
 _TICKS = _Kind(
     table="tick",
-    rows=f"tick WHERE tick.outcome = '' AND {_going('tick')}",
+    rows=f"tick WHERE tick.outcome = '' AND {going('tick')}",
     time="tick.next_at",
     key=("namespace", "workflow", "schedule", "planned"),
     event=_event(
@@ -188,7 +188,7 @@ _TICKS = _Kind(
 )
 KINDS = (_STEPS, _DELETIONS, _TIMERS, _HOOKS, _CALLBACKS, _STARTS, _TICKS)
 
-_PAUSED = f"run WHERE run.state = 'Paused' AND run.pause_code <> 'Requested' AND {_going('run')}"
+_PAUSED = f"run WHERE run.state = 'Paused' AND run.pause_code <> 'Requested' AND {going('run')}"
 _RESUME = f"""
 ARRAY(SELECT run_id FROM {_PAUSED} AND not_before <= $2 ORDER BY not_before LIMIT $4),
 (SELECT not_before FROM {_PAUSED} AND not_before > $2 AND not_before < $3 ORDER BY not_before LIMIT 1)

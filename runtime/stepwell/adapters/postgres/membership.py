@@ -23,7 +23,7 @@ from stepwell.ports.membership import Lost, Member, View, silence
 INTERVAL = 3.0
 DURATION = 9.0
 
-_FIELDS = ("topics", "held", "roles", "in_flight", "seen", "draining")
+_FIELDS = ("topics", "able", "held", "roles", "in_flight", "seen", "draining")
 _VALUES = ", ".join(f"${n}::jsonb" for n in range(4, 4 + len(_FIELDS)))
 _SET = ", ".join(f"{field} = ${n}::jsonb" for n, field in enumerate(_FIELDS, 4))
 

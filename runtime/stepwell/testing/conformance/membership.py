@@ -324,6 +324,7 @@ class MembershipSuite:
         rich = crew.process(
             topics=frozenset({"stepwell.default.orders", "stepwell.default.orders.pay-1a2b3c4d"}),
             held=frozenset(Shard("stepwell.default.orders", n) for n in range(256)) | HELD,
+            able=frozenset({"keeper", "other", "third"}),
             roles=frozenset({"keeper", "other"}),
             in_flight={"orders": 17, "refunds": 0},
             seen={"orders": 4, "refunds": 2**40},
