@@ -120,7 +120,8 @@ def tell(result: Result) -> None:
     print(  # noqa: T201  (a program for people)
         f"{result.fault:4} seed {result.seed:6}  {result.seconds:5.1f} s  {counts.triggers:4} triggers"
         f"  {counts.moves:6} moves  {counts.repeats:4} repeats  {len(result.violations):3} violations  "
-        + ", ".join(f"{name} {value:.1f}" for name, value in result.measured.items()),
+        + ", ".join(f"{name} {value:.1f}" for name, value in result.measured.items())
+        + f" (last: {result.last})",
         flush=True,
     )
     for violation in result.violations[:10]:

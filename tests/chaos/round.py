@@ -42,11 +42,13 @@ READY_SECONDS = 60.0
 _LOOK = 0.1
 _AGE = "UPDATE workflow SET created_at = created_at - $1::interval RETURNING created_at"
 _LEFT = """
-SELECT (SELECT count(*) FROM run WHERE finished_at IS NULL OR state = 'RequestedDataDeleted')
-     + (SELECT count(*) FROM run_finished WHERE state = 'RequestedDataDeleted')
-     + (SELECT count(*) FROM hook) + (SELECT count(*) FROM requested_start)
-     + (SELECT count(*) FROM inbox WHERE state = 'Pending')
-     + (SELECT count(*) FROM tick WHERE outcome = '')
+SELECT (SELECT count(*) FROM run WHERE finished_at IS NULL) AS unfinished,
+       (SELECT count(*) FROM run WHERE state = 'RequestedDataDeleted') AS deletions,
+       (SELECT count(*) FROM run_finished WHERE state = 'RequestedDataDeleted') AS archived_deletions,
+       (SELECT count(*) FROM hook) AS hooks,
+       (SELECT count(*) FROM requested_start) AS starts,
+       (SELECT count(*) FROM inbox WHERE state = 'Pending') AS callbacks,
+       (SELECT count(*) FROM tick WHERE outcome = '') AS ticks
 """
 
 
@@ -118,6 +120,8 @@ class Result:
     violations: Sequence[Violation]
     seconds: float
     measured: Mapping[str, float]
+    last: str = ""
+    """What was done last, behind everything else."""
     kept: Path | None
     """Where everything that was seen lies, if anything was wrong."""
 
@@ -152,6 +156,8 @@ class Round:
     """What went wrong that no promise has a name for."""
     poisoned: Mapping[str, str] = field(default_factory=dict)
     """Runs whose handler ends the process at every attempt, with the status in which it does."""
+    last: str = ""
+    """What was still to be done when it was last looked at, if anything was."""
     locked: frozenset[str] = frozenset()
     """Runs whose rows somebody had locked, and from when until when."""
     locked_while: Span | None = None
@@ -213,6 +219,7 @@ async def run_round(fault: Fault, seed: int, servers: Servers, where: Path, *, k
         violations=violations,
         seconds=time.monotonic() - began,
         measured=round_.measured,
+        last=round_.last,
         kept=directory if violations or keep else None,
     )
 
@@ -265,8 +272,10 @@ async def _settle(round_: Round, callers: Callers) -> None:
     while time.monotonic() < began + round_.fault.patience:
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await callers.resume_what_stands()
-            if not (await round_.sql(_LEFT))[0][0]:
+            left = {name: count for name, count in (await round_.sql(_LEFT))[0].items() if count}
+            if not left:
                 break
+            round_.last = ", ".join(f"{count} {name}" for name, count in left.items())
         await asyncio.sleep(_LOOK)
     round_.measured["settled in s"] = time.monotonic() - began
 
