@@ -163,7 +163,7 @@ async def _work(
     )
     found.append(engine)
     members = Members(
-        _membership(settings),
+        _membership(settings, connected.installation),
         name=settings.name,
         topics=own_topics,
         roles=engine.roles,
@@ -211,13 +211,15 @@ async def _partitions(connected: Connected, plan: WorkerPlan, own: frozenset[str
     return {topic: count for topic, count in counts.items() if topic in own}
 
 
-def _membership(settings: WorkerSettings) -> Membership:
+def _membership(settings: WorkerSettings, installation: str) -> Membership:
     match settings.membership:
         case MembershipKind.POSTGRES:
             return PostgresMembership(settings.dsn.get_secret_value(), settings.namespace)
         case MembershipKind.KUBERNETES:
-            rule = "is not in this release: workers find each other by the database"
-            raise SettingsError([Problem(path="membership", value="'kubernetes'", rule=rule)])
+            from stepwell.adapters.kubernetes import LeaseMembership, in_cluster  # noqa: PLC0415  (an extra)
+
+            configuration, namespace = in_cluster()
+            return LeaseMembership(configuration, namespace, installation)
 
 
 async def _health(plan: WorkerPlan, stack: AsyncExitStack) -> HealthPages | None:

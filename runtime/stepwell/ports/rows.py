@@ -22,6 +22,8 @@ class WorkflowRow:
     generation: int = 1
     suspended: bool = False
     created_at: datetime | None = None
+    governed: bool = False
+    """An object of a cluster says what the definition is, and no worker does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -136,7 +136,10 @@ class WorkflowStore(Protocol):
     """Which workflows there are."""
 
     async def register(self, row: WorkflowRow) -> WorkflowRow:
-        """Store a workflow's definition; the generation goes up when it differs. Suspension and age are kept."""
+        """Store a workflow's definition; the generation goes up when it differs. Suspension and age are kept.
+
+        A governed one is answered as it is.
+        """
         ...
 
     async def workflows(self, namespace: str) -> Sequence[WorkflowRow]:
@@ -144,7 +147,7 @@ class WorkflowStore(Protocol):
         ...
 
     async def suspend(self, namespace: str, workflow: str, *, suspended: bool) -> WorkflowRow | None:
-        """Suspend or resume; None: there is no such workflow."""
+        """Suspend or resume; the generation goes up if that changes anything. None: there is no such workflow."""
         ...
 
 

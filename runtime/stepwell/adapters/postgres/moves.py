@@ -133,7 +133,7 @@ locked AS (
 def advance_statement(
     decisions: Sequence[Decision], now: datetime, finished: Sequence[int], *, sent: datetime
 ) -> tuple[str, Sequence[Any]]:
-    """The statement and its parameters: run id, and id and kind of each event, of those that won.
+    """The statement and its parameters: run id, and id, kind and name of each event, of those that won.
 
     ``finished`` are rows of the outbox to delete along with it; ``sent`` is what new ones are dated. What few decisions
     have is paid for only with them.
