@@ -327,6 +327,7 @@ class MembershipSuite:
             able=frozenset({"keeper", "other", "third"}),
             roles=frozenset({"keeper", "other"}),
             in_flight={"orders": 17, "refunds": 0},
+            moves={"orders": 4711},
             seen={"orders": 4, "refunds": 2**40},
             draining=True,
         )
