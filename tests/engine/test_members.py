@@ -86,9 +86,12 @@ async def test_one_that_is_told_so_believes_that_it_holds_every_role(crew: Crew)
     await until(lambda: rightful.members.holds("keeper"))
     believing = await crew.worker("believing", roles=(), every_role=True)
     assert believing.members.holds("keeper")
+    assert believing.members.holds("anything")
     await until(lambda: believing.members.name in rightful.members.view.live)
     assert rightful.members.holds("keeper"), "both do, and neither knows"
     assert rightful.members.view.live[believing.members.name].roles == frozenset()
+    await believing.stop()
+    assert not believing.members.holds("keeper")
 
 
 async def test_an_outage_changes_nothing_and_nothing_new_is_taken_in_it(crew: Crew) -> None:
@@ -221,6 +224,17 @@ async def test_a_heart_that_fails_is_told(crew: Crew, caplog: pytest.LogCaptureF
         with pytest.raises(BaseExceptionGroup, match="unhandled errors") as failure:
             await one.members.failed()
     assert failure.group_contains(RuntimeError, match="a mistake of ours")
+
+
+async def test_a_part_that_fails_is_told(crew: Crew, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    one = await crew.worker("one")
+    await crew.settled(one)
+    crew.readers[Shard(TOPIC, 12)] = 1
+    crew.partitions[TOPIC] = 13
+    async with asyncio.timeout(DURATION * 10):
+        with pytest.raises(AssertionError, match="two hold"):
+            await one.members.failed()
 
 
 async def test_a_silent_event_loop_is_told_with_what_it_has_in_hand() -> None:

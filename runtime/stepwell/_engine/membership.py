@@ -161,8 +161,6 @@ class Members:
         if self._returning is not None:
             self._returning.cancel()
             await asyncio.gather(self._returning, return_exceptions=True)
-        # Before anybody can read that they are free.
-        self._roles, self._every_role = Holding(), False
         await self._heart.stop(leave=leave)
 
     @property
@@ -187,7 +185,7 @@ class Members:
 
     def holds(self, role: str) -> bool:
         """Whether to play this single role now; ask before each turn of it, and write so that two are harmless."""
-        return self._every_role or (role in self._roles.active and self.is_well)
+        return self.is_well and (self._every_role or role in self._roles.active)
 
     async def joined(self) -> None:
         """Return after the first successful beat, however long that takes."""
@@ -231,6 +229,12 @@ class Members:
         return frozenset(m.name for m in self.view.live.values() if topic in m.topics and not m.draining)
 
     def _told(self, told: Told) -> None:
+        try:
+            self._see(told)
+        except Exception as error:  # noqa: BLE001  (whatever a part stumbles over, the engine must know)
+            self._failed(error)
+
+    def _see(self, told: Told) -> None:
         self._note_deaths(told.view)
         self.view = told.view
         before = told.before
@@ -320,7 +324,7 @@ class Members:
         self._heart.publish(self._record(), now=False)
 
     def _failed(self, error: BaseException) -> None:
-        log.error("the heartbeat failed", exc_info=error, extra={"action": "loop_failed"})
+        log.error("membership failed", exc_info=error, extra={"action": "loop_failed"})
         self.fail(error)
 
     def _hands(self) -> Sequence[str]:
