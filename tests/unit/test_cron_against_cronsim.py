@@ -1,6 +1,7 @@
 """Planned times against two judges: ``cronsim`` over three years, and a walk over every minute around each shift.
 
-STEPWELL_CRON_EXPRESSIONS sets how many random expressions are tried (400).
+10,000 random expressions are compared with cronsim where it matters most: around a shift, and anywhere else.
+STEPWELL_CRON_EXPRESSIONS sets how many of them are looked at closely, by both judges and over three years (400).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from stepwell.errors import DefinitionError
 
 ZONES = ("Europe/Prague", "America/New_York", "Australia/Lord_Howe", "UTC")
 BEGIN, END = datetime(2025, 1, 1, tzinfo=UTC), datetime(2028, 1, 1, tzinfo=UTC)
+MANY = 10_000
 EXPRESSIONS = int(os.environ.get("STEPWELL_CRON_EXPRESSIONS", "400"))
 GROUPS = 8
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
@@ -174,6 +176,24 @@ def test_random_expressions_agree_with_cronsim_and_with_the_walk_around_every_sh
         anywhere = BEGIN + rng.random() * (END - BEGIN)
         shift = rng.choice(walk(zone))[1320].at if walk(zone) else BEGIN
         for start, limit in ((BEGIN, 300 if judge.elapsed else 1100), (anywhere, 60), (shift, 200)):
+            theirs = sim(expression, zone, start, END, limit)
+            agree(cron, theirs, cron.between(start, theirs[-1] if len(theirs) == limit else END, 10**6))
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_ten_thousand_random_expressions_agree_with_cronsim(zone: str) -> None:
+    rng = random.Random(f"many in {zone}")
+    for _ in range(MANY // len(ZONES)):
+        expression = random_expression(rng)
+        try:
+            cron = Cron.parse(expression, zone)
+        except DefinitionError as error:
+            assert "no day can ever match" in str(error)
+            assert not Judge(expression).ever(), expression
+            continue
+        anywhere = BEGIN + rng.random() * (END - BEGIN)
+        near = rng.choice(walk(zone))[720].at + rng.random() * 12 * HOUR if walk(zone) else anywhere
+        for start, limit in ((near, 8), (anywhere, 4)):
             theirs = sim(expression, zone, start, END, limit)
             agree(cron, theirs, cron.between(start, theirs[-1] if len(theirs) == limit else END, 10**6))
 
