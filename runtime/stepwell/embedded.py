@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwell._worker.dev import DevPlan, dev_session
+from stepwell._worker.places import Place
 from stepwell.application import Application
 from stepwell.builder import Workflow
 from stepwell.client import Client
@@ -35,13 +36,13 @@ async def serve(
     that another engine has. An engine that fails cancels the block and raises what it failed of.
     """
     applications = tuple(Application.of(workflow) for workflow in workflows)
-    plan = DevPlan(store=store, applications=applications, topics=topics or {})
+    plan = DevPlan(place=Place(file=store), applications=applications, topics=topics or {})
     async with dev_session(plan, tell=_LOG.warning) as session:
         parent = asyncio.current_task()
-        watch = asyncio.get_running_loop().create_task(session.engine.failed(), name="stepwell-watch")
+        watch = asyncio.get_running_loop().create_task(session.failed(), name="stepwell-watch")
         watch.add_done_callback(lambda task: None if task.cancelled() or parent is None else _cancelled(parent))
         try:
-            yield Client(session.store, session.engine.context.clock)
+            yield Client(session.ground.store, session.engine.context.clock)
         except asyncio.CancelledError:
             error = watch.exception() if watch.done() and not watch.cancelled() else None
             if error is None or parent is None:

@@ -17,6 +17,7 @@
     ├── HandlerError               raised by handlers to steer the retry
     │   ├── PermanentError         pause at once
     │   └── RetryAfter             try again after this delay
+    ├── SettingsError              all faults of a process's settings at once
     ├── RuleError                  a CEL rule failed; deterministic, so the run is paused at once
     └── StoreError
         ├── StoreUnavailableError  try again
@@ -49,6 +50,7 @@ __all__ = [
     "RetryAfter",
     "RuleError",
     "RunNotFoundError",
+    "SettingsError",
     "StepwellError",
     "StoreError",
     "StoreRefusedError",
@@ -94,6 +96,14 @@ class DefinitionErrors(StepwellError, ValueError):  # noqa: N818  (it is a colle
         lines = "\n".join(f"  {problem}" for problem in problems)
         super().__init__(f"workflow {name!r} has {len(problems)} problem(s):\n{lines}")
         self.name = name
+        self.problems = tuple(problems)
+
+
+class SettingsError(StepwellError, ValueError):
+    """Settings of a process are wrong; ``problems`` holds every fault, and none of them a secret."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
 
 

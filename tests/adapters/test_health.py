@@ -14,7 +14,8 @@ import pytest
 from pydantic import BaseModel
 
 from stepwell import Run, Workflow
-from stepwell._worker.health import TRY_EVERY, Address, ListenError, Readiness, health_pages
+from stepwell._worker.address import Address
+from stepwell._worker.health import TRY_EVERY, ListenError, Readiness, health_pages
 from stepwell.testing import World
 
 DEADLINE = 20.0

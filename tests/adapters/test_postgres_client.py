@@ -6,12 +6,14 @@ import asyncio
 from enum import StrEnum
 from typing import Literal
 
+import asyncpg
 import pytest
 from pydantic import BaseModel
 from tests.cli.support import call
 from tests.cluster.postgres import Server
 
 from stepwell import Run, RunState, Workflow
+from stepwell.adapters.postgres import PostgresStore
 from stepwell.cli.errors import ExitCode
 from stepwell.client import Client
 from stepwell.errors import RunNotFoundError, StoreRefusedError, StoreUnavailableError
@@ -34,6 +36,11 @@ async def begin(run: Run[Order]) -> Literal[S.DONE]:
     return S.DONE
 
 
+@wf.callback(S.NEW)
+async def asked(run: Run[Order], answer: Order) -> Literal[S.DONE]:
+    return S.DONE
+
+
 async def test_two_clients_of_one_database_see_the_same_runs(postgres: Server) -> None:
     async with (
         postgres.database() as dsn,
@@ -48,6 +55,34 @@ async def test_two_clients_of_one_database_see_the_same_runs(postgres: Server) -
         assert [entry.actor for entry in await one.runs(wf).history(run.id)] == ["first", "sdk"]
         with pytest.raises(RunNotFoundError):
             await stranger.runs(wf).get(run.id)
+
+
+async def test_events_of_outsiders_are_taken_for_left_behind_at_once(postgres: Server) -> None:
+    """Nobody but the workers publishes events; of their own they know that somebody is about to."""
+    wish = Order(total=4)
+    async with postgres.database() as dsn, Client.connect(dsn) as outsider:
+        store = await PostgresStore.open(dsn)
+        worker = Client(store, store.clock)
+        admin = await asyncpg.connect(dsn)
+        try:
+            for client, left_behind in ((outsider, True), (worker, False)):
+                run = await client.runs(wf).trigger("1", wish)
+                await client.runs(wf).callback_by_name("asked", run.id, {})
+                await client.runs(wf).pause(run.id)
+                await client.runs(wf).resume(run.id)
+                await client.runs(wf).cancel(run.id)
+                await client.runs(wf).delete_data(run.id)
+                found = await admin.fetch(
+                    "SELECT kind, created_at = '-infinity' FROM stepwell.outbox WHERE run_id = $1 ORDER BY id",
+                    run.id,
+                )
+                kinds = [kind for kind, _ in found]
+                assert (kinds[0], kinds[1], kinds[-1]) == ("step", "callback", "delete")
+                assert "step" in kinds[2:-1]
+                assert {told for _, told in found} == {left_behind}
+        finally:
+            await admin.close()
+            await store.close()
 
 
 async def test_the_command_migrates_a_database_and_then_has_nothing_to_do(postgres: Server) -> None:

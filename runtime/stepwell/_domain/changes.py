@@ -265,6 +265,12 @@ def _frozen(timer: Timer, now: datetime) -> Timer:
     return replace(timer, due_at=None, remaining_ms=(timer.due_at - now) // timedelta(milliseconds=1), next_at=None)
 
 
+def checked_out(record: Record, until: datetime) -> Decision:
+    """Outside version: an attempt takes long, and its event is done with; should its process die, it is due then."""
+    after = replace(record, not_before=until)
+    return Decision(record=after, before_version=record.version, before_attempts=record.attempts)
+
+
 def parked(record: Record, until: datetime, *, error: str, failures: int) -> Decision:
     """Outside version: not before ``until``."""
     after = replace(record, attempts=record.attempts + failures, not_before=until, last_error=clip(error), crashes=0)

@@ -344,6 +344,12 @@ def _failed(
     return Postponed(attempts=attempts, next_at=later(now, wait), error=clip(error))
 
 
+def process_died(definition: WorkflowDefinition, record: Record, crashes: int, now: datetime) -> Decision:
+    """The process that handled the run ended each time: it is not tried again by itself."""
+    error = f"the process of its worker ended during each of {crashes} attempts"
+    return _paused_by_error(definition, record, ByStep(), error, PauseCode.PROCESS_DIED, now)
+
+
 def _refused(record: Record, cause: ByCallback, error: str) -> Decision:
     """``PermanentError`` in a callback is an answer to its caller, not a fault of the run."""
     return Decision(

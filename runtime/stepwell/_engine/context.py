@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from stepwell._domain.definition import Options, Status, WorkflowDefinition
+from stepwell._domain.ids import RunID
 from stepwell._domain.record import Event, EventKind, Record
+from stepwell._engine.catalog import Catalog
 from stepwell._engine.committer import Committer
 from stepwell._engine.lanes import Lane, LaneKey, Lanes
+from stepwell._engine.reader import RowReader
+from stepwell._engine.relay import Relay
 from stepwell._engine.settings import EngineSettings
+from stepwell._engine.versions import Versions
 from stepwell.application import Application
 from stepwell.ports.clock import Clock
 from stepwell.ports.http import HttpCaller
 from stepwell.ports.store import Loaded, RecordStore
 from stepwell.ports.stream import Delivery, EventStream
 from stepwell.ports.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +57,54 @@ class Context:
     """A draw from [0, 1)."""
     new_id: Callable[[datetime], str]
     """A fresh UUIDv7."""
+    reader: RowReader
+    catalog: Catalog
+    """All workflows of the namespace."""
     hosted: dict[str, Hosted] = field(default_factory=dict)
     """By workflow name: one engine serves one namespace."""
+    versions: Versions = field(default_factory=Versions)
+    in_hand: dict[RunID, Work] = field(default_factory=dict)
+    """Runs whose handlers are running, or about to."""
+    relay: Relay | None = None
+    """Publishes what is stored; None: the store is its own broker."""
+    belongs_here: Callable[[Event], bool] = lambda _: True
+    """Whether the event's topic is one that this process reads."""
+    holds: Callable[[str], bool] = lambda _: True
+    """Whether this process has a role of which there is one for all."""
+    served: Callable[[str], bool] | None = None
+    """Whether anybody at work runs this workflow; None: who else but this process."""
     expect: Callable[[datetime | None], None] = lambda _: None
     """Tell the keeper that something falls due then."""
     fault: Callable[[Record, EventKind], BaseException | None] = lambda _record, _kind: None
     """Tests make attempts fail here."""
 
     def hosts(self, event: Event) -> bool:
-        """Whether this process can handle the event: a start needs no code of the workflow that is started."""
-        return event.workflow in self.hosted or event.kind is EventKind.START
+        """Whether this process handles the event."""
+        return self.settings.share.includes(event, self.catalog.hosted)
+
+    def is_served(self, workflow: str) -> bool:
+        """Whether anybody is there to handle what falls due for this workflow."""
+        return workflow in self.hosted if self.served is None else self.served(workflow)
+
+    def finish(self, work: Work) -> None:
+        """The work's event is done with, and so is each copy of it that the run has outrun."""
+        self.stream.finish([work.delivery])
+        if work.echoes:
+            self.drop([echo for echo in work.echoes if self.versions.outrun(echo.event)], "stale")
+            # A retry that was released at this moment looks like a copy, and is none.
+            work.echoes = [echo for echo in work.echoes if not self.versions.outrun(echo.event)]
+
+    def drop(self, deliveries: Sequence[Delivery], reason: str) -> None:
+        """These start nothing."""
+        for delivery in deliveries:
+            event = delivery.event
+            self.telemetry.skipped(event.workflow, event.status, reason)
+            if self.settings.debug:
+                log.debug(
+                    "event dropped",
+                    extra={"action": "event_dropped", "reason": reason, "run": event.run_id, "kind": event.kind},
+                )
+        self.stream.finish(deliveries)
 
     def lane_of(self, event: Event) -> Lane:
         """The slots that the event's element has."""
@@ -73,14 +119,16 @@ class Context:
 
     async def refresh(self, work: Work) -> Loaded | None:
         """The row as it is, read again if what ``work`` knows of it is older than ``fresh``; None: it is gone."""
-        if work.loaded is None or self.clock.monotonic() - work.read_at > self.settings.fresh:
+        if work.loaded is None or not self.reader.is_fresh(work.loaded, work.read_at):
             await self.reload(work)
+        else:
+            work.loaded = self.reader.with_suspension(work.loaded)
         return work.loaded
 
     async def reload(self, work: Work) -> None:
         """Read the row again, whatever its age."""
-        work.loaded = (await self.store.load([work.event.run_id])).get(work.event.run_id)
-        work.read_at = self.clock.monotonic()
+        found = await self.reader.again(work.event.run_id)
+        work.loaded, work.read_at = found.rows.get(work.event.run_id), found.read_at
 
 
 _LANE_PER_WORKFLOW = frozenset({EventKind.HOOK, EventKind.DELETE, EventKind.TICK, EventKind.START})
@@ -115,7 +163,7 @@ def _widest(status: Status, otherwise: Options) -> Options:
     return max((c.options for c in status.callbacks), key=lambda options: options.concurrency, default=otherwise)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Work:
     """One delivery in hand: its slot, its row, and when the row was read (monotonic seconds)."""
 
@@ -123,6 +171,12 @@ class Work:
     delivery: Delivery
     loaded: Loaded | None
     read_at: float
+    echoes: list[Delivery] = field(default_factory=list)
+    """Copies of the event in hand, as it seems: dropped once the run has moved on, else offered again after it."""
+    began: float = 0.0
+    """When the present attempt began, at the earliest (monotonic seconds)."""
+    checked_out: bool = False
+    """The event is done with though the attempt goes on: the row says when it is offered again."""
 
     @property
     def event(self) -> Event:

@@ -8,16 +8,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from stepwell._domain.decide import may_start
-from stepwell._domain.ids import RunID
 from stepwell._domain.record import EventKind
 from stepwell._engine.context import Context, Work
 from stepwell._engine.deadlines import IN_HAND
 from stepwell._engine.lanes import Lane
+from stepwell._engine.overflow import Overflow
+from stepwell._engine.relay import Relay
+from stepwell._engine.steps import StepLoop
+from stepwell._engine.suspects import Suspects
 from stepwell.errors import StoreError, StoreUnavailableError
-from stepwell.ports.store import Loaded
 from stepwell.ports.stream import Delivery
 
 log = logging.getLogger(__name__)
@@ -27,22 +30,29 @@ Handle = Callable[[Work], Coroutine[Any, Any, None]]
 _AHEAD_TRIES = 3
 _AHEAD_WAIT = 0.3
 _TROUBLE_WAIT = 1.0
+_NOWHERE_WAIT = 10.0
+"""Seconds after which an event is offered again that should be handled here, but that this release does not know."""
 _LAST_WAIT = 5.0
 
 
 class Dispatcher:
     """Takes deliveries from the stream to the loops that handle them."""
 
-    def __init__(self, context: Context, handlers: Mapping[EventKind, Handle]) -> None:
+    def __init__(self, context: Context, handlers: Mapping[EventKind, Handle], steps: StepLoop) -> None:
         self._context = context
         self._handlers = handlers
         context.lanes.on_free = self.pump
         self._tasks: set[asyncio.Task[None]] = set()
-        self._put_off: set[asyncio.TimerHandle] = set()
+        self._put_off: dict[asyncio.TimerHandle, Sequence[Delivery]] = {}
         self._ahead: dict[int, int] = {}
+        self._working = 0
         self._activity = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self.overflow = Overflow(context, self.later)
+        self._suspects = Suspects(
+            context, steps, start=self._start, run=self._work_alone, give_back=self._put_back, quiet=self._quiet
+        )
         self.failure: BaseException | None = None
         """The first fault of the engine's own, never of user code: its run is left as it is until a restart."""
 
@@ -61,34 +71,84 @@ class Dispatcher:
 
     def offer(self, deliveries: Sequence[Delivery]) -> None:
         """Put deliveries in line and start what has a free slot."""
-        foreign = []
+        stale: list[Delivery] = []
+        foreign: list[Delivery] = []
         for delivery in deliveries:
-            if self._context.hosts(delivery.event):
-                self._context.lanes.offer(self._context.lane_of(delivery.event), delivery)
-            else:
+            event = delivery.event
+            if not self._context.hosts(event):
                 foreign.append(delivery)
+            elif self._context.versions.outrun(event):
+                stale.append(delivery)
+            elif not self._is_echo(delivery):
+                lane = self._context.lane_of(event)
+                if not self.overflow.takes(lane, delivery):
+                    self._context.lanes.offer(lane, delivery)
+        if stale:
+            self._context.drop(stale, "stale")
         if foreign:
-            self._drop_foreign(foreign)
+            self._send_on(foreign)
         self.pump()
 
-    def _drop_foreign(self, deliveries: Sequence[Delivery]) -> None:
-        # Left unfinished: whoever hosts the workflow next finds them when it starts.
+    def _is_echo(self, delivery: Delivery) -> bool:
+        """Whether this is a copy of the very step that is in hand: it must not keep the run from going on."""
+        event = delivery.event
+        work = self._context.in_hand.get(event.run_id)
+        if work is None or event.kind is not EventKind.STEP or work.event.kind is not EventKind.STEP:
+            return False
+        if work.event.version != event.version:
+            return False
+        work.echoes.append(delivery)
+        return True
+
+    def _send_on(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             self._context.telemetry.skipped(delivery.event.workflow, delivery.event.status, "not_hosted")
+        # Without a broker they are left unfinished: whoever hosts the workflow next finds them when it starts.
+        if self._context.relay is not None:
+            self.spawn(self._forward(self._context.relay, deliveries))
+
+    async def _forward(self, relay: Relay, deliveries: Sequence[Delivery]) -> None:
+        """An event of a step that is handled elsewhere goes there; one that nobody seems to handle waits in its row."""
+        elsewhere, unknown, done = list[Delivery](), list[Delivery](), list[Delivery]()
+        for delivery in deliveries:
+            if not self._context.belongs_here(delivery.event):
+                elsewhere.append(delivery)
+            elif delivery.event.kind is EventKind.STEP:
+                unknown.append(delivery)
+            else:
+                # Its row was put off when the event was sent, and will send it again.
+                done.append(delivery)
+        left = await relay.forward(elsewhere) if elsewhere else []
+        if left:
+            self.later(_TROUBLE_WAIT, left)
+        kept = {delivery.position for delivery in left}
+        self._context.stream.finish([*done, *(d for d in elsewhere if d.position not in kept)])
+        if unknown:
+            self.overflow.park(unknown, _NOWHERE_WAIT)
 
     def pump(self) -> None:
         """Start handlers for free slots."""
         if self._context.lanes.closing:
             return
-        taken = list(self._context.lanes.take())
+        taken = []
+        for lane, delivery in self._context.lanes.take():
+            if self._context.versions.outrun(delivery.event):
+                self._drop_stale(lane, delivery)
+            else:
+                taken.append((lane, delivery))
         if taken:
-            self._spawn(self._load(taken))
+            self.spawn(self._load(taken))
         if self._context.lanes.waiting >= self._context.settings.max_waiting:
             self._room.clear()
         else:
             self._room.set()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _drop_stale(self, lane: Lane, delivery: Delivery) -> None:
+        self._context.drop([delivery], "stale")
+        self._let_go(Work(lane=lane, delivery=delivery, loaded=None, read_at=0.0))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have this done beside everything else; a drain waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -104,7 +164,7 @@ class Dispatcher:
     async def _load(self, taken: Sequence[tuple[Lane, Delivery]]) -> None:
         ids = [delivery.event.run_id for _, delivery in taken if delivery.event.run_id]
         try:
-            rows: Mapping[RunID, Loaded] = await self._context.store.load(ids) if ids else {}
+            found = await self._context.reader.read(ids)
         except StoreError as error:
             log.warning("rows could not be read", extra={"action": "load_failed", "error": type(error).__name__})
             for lane, delivery in taken:
@@ -114,16 +174,33 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001  (a row of a newer release, say: nobody's but its own trouble)
             await self._load_alone(taken, error)
             return
-        read_at = self._context.clock.monotonic()
+        suspects: list[Work] = []
         for lane, delivery in taken:
-            work = Work(lane=lane, delivery=delivery, loaded=rows.get(delivery.event.run_id), read_at=read_at)
+            work = Work(
+                lane=lane, delivery=delivery, loaded=found.rows.get(delivery.event.run_id), read_at=found.read_at
+            )
+            if work.loaded is not None:
+                self._context.versions.note(work.event.run_id, work.loaded.record.version)
             reason = self._why_not(work)
-            if reason is None:
-                self._ahead.pop(delivery.position, None)
-                self._spawn(self._work(work))
-            else:
+            if reason is not None:
                 self._refuse(work, reason)
+                continue
+            self._ahead.pop(delivery.position, None)
+            if self._suspects.concerns(work):
+                suspects.append(work)
+            else:
+                self._start(work)
+        if suspects:
+            self.spawn(self._suspects.admit(suspects))
         self.pump()
+
+    def _start(self, work: Work) -> None:
+        self._working += 1
+        self.spawn(self._work(work))
+
+    async def _work_alone(self, work: Work) -> None:
+        self._working += 1
+        await self._work(work)
 
     async def _load_alone(self, taken: Sequence[tuple[Lane, Delivery]], error: Exception) -> None:
         """One row that cannot be understood is left alone, unfinished, and its neighbours are not."""
@@ -155,13 +232,7 @@ class Dispatcher:
                 self._give_back(work.lane, work.delivery, _AHEAD_WAIT)
                 return
             self._ahead.pop(work.delivery.position, None)
-        self._context.telemetry.skipped(work.event.workflow, work.event.status, reason)
-        if self._context.settings.debug:
-            log.debug(
-                "event dropped",
-                extra={"action": "event_dropped", "reason": reason, "run": work.event.run_id, "kind": work.event.kind},
-            )
-        self._context.stream.finish([work.delivery])
+        self._context.drop([work.delivery], reason)
         self._let_go(work)
 
     def _give_back(self, lane: Lane, delivery: Delivery, wait: float) -> None:
@@ -174,16 +245,22 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
 
         def again() -> None:
-            self._put_off.discard(handle)
+            del self._put_off[handle]
             self.offer(deliveries)
 
         handle = loop.call_later(wait, again)
-        self._put_off.add(handle)
+        self._put_off[handle] = deliveries
 
     async def _work(self, work: Work) -> None:
         IN_HAND.set(asyncio.current_task())
+        work.began = self._context.clock.monotonic()
+        run_id, suspect = work.event.run_id, self._suspects.concerns(work)
+        if run_id:
+            self._context.in_hand[run_id] = work
         try:
             await self._handlers[work.event.kind](work)
+            if suspect:
+                await self._suspects.forgive(work)
         except StoreError as error:
             log.warning(
                 "work put off",
@@ -191,8 +268,24 @@ class Dispatcher:
             )
             self.later(_TROUBLE_WAIT, [work.delivery])
         finally:
+            self._working -= 1
+            if run_id:
+                self._context.in_hand.pop(run_id, None)
             self._let_go(work)
+            if work.echoes:
+                self.offer(work.echoes)
             self.pump()
+
+    def _put_back(self, work: Work) -> None:
+        self._give_back(work.lane, work.delivery, _TROUBLE_WAIT)
+
+    async def _quiet(self) -> None:
+        """Return when no handler is running; one that runs for long is not waited for."""
+        deadline = self._context.clock.monotonic() + self._context.settings.check_out_after
+        while self._working and self._context.clock.monotonic() < deadline:
+            self._activity.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._activity.wait(), _TROUBLE_WAIT)
 
     def _let_go(self, work: Work) -> None:
         self._context.lanes.release_slot(work.lane)
@@ -203,7 +296,7 @@ class Dispatcher:
     @property
     def idle(self) -> bool:
         """Whether nothing is in hand, in line, put off, or stored and not yet received."""
-        lanes_idle = self._context.lanes.idle and not self._put_off and not self._tasks
+        lanes_idle = self._context.lanes.idle and not self._put_off and not self._tasks and self.overflow.idle
         return lanes_idle and self._context.stream.pending() == 0
 
     async def settled(self) -> None:
@@ -211,6 +304,15 @@ class Dispatcher:
         while not self.idle:
             self._activity.clear()
             await self._activity.wait()
+
+    def hand_back(self) -> list[Delivery]:
+        """Start nothing more; returns what was received and not started, which is forgotten."""
+        waiting = self._context.lanes.hand_back()
+        for handle, deliveries in self._put_off.items():
+            handle.cancel()
+            waiting += deliveries
+        self._put_off.clear()
+        return waiting
 
     async def drain(self, seconds: float) -> None:
         """Start nothing more; wait for running handlers, then cancel those that are left."""

@@ -23,7 +23,13 @@ from stepwell.errors import StoreError
 
 log = logging.getLogger(__name__)
 
+ROLE = "keeper"
+
 _RETENTION_BATCH = 1000
+_FIRST_PAUSE = 0.02
+"""Seconds until the next look after one that found events of outsiders; from there on twice as long each time."""
+_IDLE_WAIT = 0.5
+"""Seconds between two looks whether this process has become the keeper."""
 _CHEAP = 0.002
 """Seconds of a count that needs no holding back."""
 _SHARE = 20
@@ -47,6 +53,7 @@ class Keeper:
         self._plan_again = 0.0
         self._wake = asyncio.Event()
         self._wake_at: datetime | None = None
+        self._pause = 0.0
         self._retention_at = 0.0
         self._lag_at = 0.0
         self._measure_at = 0.0
@@ -62,6 +69,11 @@ class Keeper:
         while True:
             # What is expected while the pass is under way may have come too late for it to see.
             self._wake_at = None
+            if not self._context.holds(ROLE):
+                # Whatever happened meanwhile happened elsewhere.
+                self.replan()
+                await self._context.clock.sleep(_IDLE_WAIT)
+                continue
             try:
                 kept = await self.look()
             except StoreError as error:
@@ -71,8 +83,13 @@ class Keeper:
             await self._sleep()
 
     async def _sleep(self) -> None:
-        interval = self._context.settings.keeper_interval
-        deadline = self._context.clock.monotonic() + interval
+        settings = self._context.settings
+        if settings.shared:
+            # However much falls due in single moments: what does so meanwhile is released together.
+            await self._context.clock.sleep(_FIRST_PAUSE)
+        # Whoever is outside tells nobody that it stored something. It seldom does so only once.
+        self._pause = min(2 * self._pause, settings.keeper_interval) if self._pause else settings.keeper_interval
+        deadline = self._context.clock.monotonic() + self._pause
         while True:
             self._wake.clear()
             left = deadline - self._context.clock.monotonic()
@@ -93,6 +110,9 @@ class Keeper:
         moved = 0
         while True:
             due = await self._context.store.release_due(settings.namespace, settings.release_limit)
+            if due.overdue and self._context.relay is not None:
+                moved += await self._context.relay.sweep(settings.namespace)
+                self._pause = _FIRST_PAUSE
             moved += due.emitted + await self._resume(due.resume)
             if due.emitted < settings.release_limit:
                 break
@@ -121,11 +141,11 @@ class Keeper:
         return sum(await asyncio.gather(*(self._resume_one(loaded.record) for loaded in rows.values())))
 
     async def _resume_one(self, record: Record) -> bool:
-        hosted = self._context.hosted.get(record.workflow)
-        if hosted is None or record.state is not RunState.PAUSED or record.pause_code is PauseCode.REQUESTED:
+        definition = self._context.catalog.get(record.workflow)
+        if definition is None or record.state is not RunState.PAUSED or record.pause_code is PauseCode.REQUESTED:
             return False
         wished = Resume(actor="keeper", reason="retryPausedAfter")
-        decision = wish(hosted.definition, record, wished, self._context.store.now())
+        decision = wish(definition, record, wished, self._context.store.now())
         if not isinstance(decision, Decision) or await self._context.committer.commit(decision) is None:
             return False
         self._context.telemetry.changed(record.workflow, record.state, decision.record.state)
@@ -145,11 +165,10 @@ class Keeper:
 
     async def _forget(self) -> None:
         now = self._context.store.now()
-        for name, hosted in self._context.hosted.items():
-            retention = hosted.definition.retention
-            if retention is not None:
+        for name, definition in self._context.catalog.known.items():
+            if definition.retention is not None:
                 await self._context.store.forget_finished(
-                    name, self._context.settings.namespace, now - retention, _RETENTION_BATCH
+                    name, self._context.settings.namespace, now - definition.retention, _RETENTION_BATCH
                 )
 
     async def _measure(self) -> None:
@@ -157,9 +176,9 @@ class Keeper:
         counts = await self._context.store.counts(self._context.settings.namespace)
         self._context.telemetry.counted(counts)
         for count in counts:
-            hosted = self._context.hosted.get(count.workflow)
-            status = hosted.definition.status(count.status) if hosted else None
-            if hosted is None or status is None or status.step is None or not count.state.live:
+            definition = self._context.catalog.get(count.workflow)
+            status = definition.status(count.status) if definition else None
+            if status is None or status.step is None or not count.state.live:
                 continue
             since = now if count.oldest is None else count.oldest + status.step.options.delay
             lag = max((now - since).total_seconds(), 0.0)

@@ -5,11 +5,12 @@ A run is in at most one lane's hands at a time: whatever else arrives for it wai
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from stepwell._domain.brake import Brake
 from stepwell._domain.ids import RunID
 from stepwell.ports.stream import Delivery
 
@@ -26,11 +27,21 @@ class Lane:
     taken: int = 0
     waiting: deque[Delivery] = field(default_factory=deque)
     threads: ThreadPoolExecutor | None = None
+    spill_seconds: float = 0.0
+    """For how long what found no place here was parked last; see ``Overflow``."""
+    spilled_until: float = 0.0
+    brake: Brake | None = None
 
     @property
     def free(self) -> int:
         """Slots that nobody has."""
-        return self.concurrency - self.taken
+        return (self.concurrency if self.brake is None else self.brake.allows(self.concurrency)) - self.taken
+
+    def tell(self, *, failed: bool) -> None:
+        """An attempt is over; see ``Brake``."""
+        if self.brake is None:
+            self.brake = Brake()
+        self.brake.told(failed=failed)
 
     def executor(self, limit: int) -> ThreadPoolExecutor:
         """Threads for sync handlers: as many as slots, so that a started handler never queues."""
@@ -50,6 +61,8 @@ class Lanes:
         self.waiting = 0
         self.closing = False
         """The engine stops: runs in hand are let go between two steps, and a cancellation is the engine's own."""
+        self.held_back = False
+        """Nothing starts for a while, because one run is to run alone."""
         self.on_free: Callable[[], None] = lambda: None
         """Called when a slot becomes free outside a loop's own turn."""
 
@@ -64,6 +77,14 @@ class Lanes:
     def in_hand(self) -> int:
         """How many runs are being handled."""
         return len(self._held)
+
+    def taken(self) -> Counter[str]:
+        """Slots in use, by workflow: also those for which the row is still being read."""
+        taken = Counter[str]()
+        for (workflow, *_), lane in self._lanes.items():
+            if lane.taken > 0:
+                taken[workflow] += lane.taken
+        return taken
 
     @property
     def idle(self) -> bool:
@@ -84,11 +105,13 @@ class Lanes:
 
     def take(self) -> Iterator[tuple[Lane, Delivery]]:
         """Deliveries for all free slots; each takes its slot and its run with it."""
-        while self._ready:
+        while self._ready and not self.held_back:
             # The first in line first: of two timers of one run, the one that is due earlier fires earlier.
             lane = self._ready.pop(next(iter(self._ready)))
             while lane.waiting and lane.free > 0:
                 delivery = lane.waiting.popleft()
+                if not lane.waiting:
+                    lane.spill_seconds = 0.0
                 run_id = delivery.event.run_id
                 behind = self._held.get(run_id) if run_id else None
                 if behind is not None:
@@ -104,7 +127,7 @@ class Lanes:
         """Hand a run on to its next lane; False: it has no slot, or somebody waits there or behind the run."""
         # Whoever waits behind the run must not wait for the whole chain, and a run that repeats must not keep a slot
         # from its neighbours.
-        if self.closing or self._held[run_id] or new.waiting:
+        if self.closing or self.held_back or self._held[run_id] or new.waiting:
             return False
         if new is not old:
             if new.free <= 0:
@@ -126,6 +149,17 @@ class Lanes:
             return []
         self.waiting -= len(behind)
         return list(behind)
+
+    def hand_back(self) -> list[Delivery]:
+        """Start nothing more; returns all that waits, which is forgotten."""
+        self.closing = True
+        waiting = [delivery for lane in self._lanes.values() for delivery in lane.waiting]
+        waiting += [delivery for behind in self._held.values() for delivery in behind]
+        for queue in (*(lane.waiting for lane in self._lanes.values()), *self._held.values()):
+            queue.clear()
+        self._ready.clear()
+        self.waiting = 0
+        return waiting
 
     def close(self) -> None:
         """Let all threads end when their handlers do."""

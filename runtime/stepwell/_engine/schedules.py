@@ -16,7 +16,7 @@ from stepwell._domain.ids import RunID
 from stepwell._domain.outcomes import Cancel
 from stepwell._domain.record import StartRequest
 from stepwell._domain.retry import backoff, failure_of
-from stepwell._domain.schedules import TickPlan, plan_ticks
+from stepwell._domain.schedules import INTRODUCED, TickPlan, newly_planned, plan_ticks
 from stepwell._domain.serialized import definition_of_json
 from stepwell._domain.wishes import wish
 from stepwell._engine.asides import Asides
@@ -27,8 +27,6 @@ from stepwell.ports.store import ChoreKey, ChoreKind, Postponement, TickRow, par
 NONE_OF_IT = "Filtered"
 """The schedule's own filter said that this tick starts nothing."""
 IN_THE_WAY = "ConcurrencyForbid"
-INTRODUCED = "Introduced"
-"""From when on a schedule is planned that was added to a workflow, or given another cron or zone."""
 _NO_RUN = RunID("")
 _TRIES = 5
 
@@ -52,14 +50,12 @@ class ScheduleLoop:
         """Record every planned time that has come since the last one on record."""
         recorded = 0
         upcoming: list[datetime] = []
-        scheduled = {name for name, hosted in self._context.hosted.items() if hosted.definition.schedules}
-        if not scheduled:
-            return Planned(recorded=0, next_at=None)
         now = self._context.store.now()
-        for row in await self._context.store.workflows(self._context.settings.namespace):
-            if row.name not in scheduled:
+        for row in await self._context.catalog.read():
+            definition = self._context.catalog.get(row.name)
+            # A time at which nobody works is no time to start anything: what was missed is for ``catchUp`` to say.
+            if definition is None or not definition.schedules or not self._context.is_served(row.name):
                 continue
-            definition = self._context.hosted[row.name].definition
             last = await self._context.store.last_planned(row.namespace, row.name)
             created = row.created_at or now
             for schedule in definition.schedules:
@@ -83,10 +79,9 @@ class ScheduleLoop:
         """
         now, namespace = self._context.store.now(), self._context.settings.namespace
         known = [row for row in await self._context.store.workflows(namespace) if row.name == definition.name]
-        if not known:
+        if not known or known[0].governed:
             return
-        before = definition_of_json(known[0].definition)
-        changed = [new for new in definition.schedules if not _planned_alike(new, before.schedule(new.name))]
+        changed = newly_planned(definition, definition_of_json(known[0].definition))
         ticks = [self._row(definition, new, now, outcome="Skipped", reason=INTRODUCED) for new in changed]
         if ticks:
             await self._context.store.record_ticks(ticks, emit=False)
@@ -204,7 +199,3 @@ class ScheduleLoop:
             ]
         )
         self._context.expect(until)
-
-
-def _planned_alike(new: Schedule, old: Schedule | None) -> bool:
-    return old is not None and (new.cron, new.time_zone) == (old.cron, old.time_zone)

@@ -6,7 +6,7 @@ crash at any point leaves one event that leads on from the last stored version.
 
 from __future__ import annotations
 
-from stepwell._domain.decide import decide, may_start, parked_for_suspension
+from stepwell._domain.decide import decide, may_start, parked_for_suspension, process_died
 from stepwell._domain.decision import Decision, Nothing, Postponed
 from stepwell._domain.outcomes import Answer, ByStep, Cause, Fails, Failure
 from stepwell._domain.record import EventKind, Record
@@ -35,6 +35,8 @@ class StepLoop:
                 self._context.telemetry.skipped(record.workflow, record.status, "no_such_element")
                 break
             answer = await self._attempts.step(record, status.step, work.lane)
+            if self._context.settings.shared:
+                work.lane.tell(failed=isinstance(answer, Fails))
             decision = self.verdict(record, ByStep(), answer)
             if not isinstance(decision, Decision):
                 break
@@ -42,12 +44,18 @@ class StepLoop:
                 return
             if not self._next(work, decision):
                 return
-        self._context.stream.finish([work.delivery])
+        self._context.finish(work)
 
     def verdict(self, record: Record, cause: Cause, answer: Answer) -> Decision | Postponed | Nothing:
         """What the domain says of an answer."""
         definition = self._context.hosted[record.workflow].definition
         return decide(definition, record, cause, answer, self._context.store.now(), jitter=self._context.jitter())
+
+    async def give_up(self, work: Work, crashes: int) -> None:
+        """Pause a run that ended the process of its worker each time."""
+        if work.loaded is not None:
+            definition = self._context.hosted[work.event.workflow].definition
+            await self.store(work, process_died(definition, work.loaded.record, crashes, self._context.store.now()))
 
     async def _startable(self, work: Work) -> Record | None:
         """The row, if it is fresh and a handler may start for it; a suspended one is put by."""
@@ -68,11 +76,15 @@ class StepLoop:
 
         On a win with a step to follow, ``work`` holds the new row and the delivery that leads on.
         """
+        committed_at = self._context.clock.monotonic()
         won, decision = await self._commit(work, decision)
-        self._context.stream.finish([work.delivery])
+        self._context.finish(work)
+        work.began, work.checked_out = self._context.clock.monotonic(), False
+        work.read_at = committed_at
         if won is None:
             self._context.telemetry.skipped(work.event.workflow, work.event.status, "lost")
             return False
+        self._context.versions.note(decision.record.run_id, decision.record.version)
         self._told(work.loaded, decision)
         suspended = work.loaded.suspended if work.loaded else False
         work.loaded = Loaded(record=decision.record, suspended=suspended)
@@ -82,7 +94,7 @@ class StepLoop:
         return True
 
     async def _commit(self, work: Work, decision: Decision) -> tuple[Won | None, Decision]:
-        keep = any(event.kind is EventKind.STEP for event in decision.events)
+        keep = any(event.kind is EventKind.STEP and self._context.hosts(event) for event in decision.events)
         try:
             return await self._context.committer.commit(decision, keep=keep), decision
         except StoreRefusedRowError as error:

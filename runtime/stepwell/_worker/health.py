@@ -11,46 +11,22 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Self
 
 from stepwell._engine.supervisor import Engine
+from stepwell._worker.address import Address
 from stepwell.adapters.http.pages import Page, PageServer
 from stepwell.adapters.prometheus import PrometheusTelemetry
 from stepwell.errors import StepwellError, StoreError
 from stepwell.ports.store import ConnectorStore
 
-LOOPBACK = "127.0.0.1"
 TRY_EVERY = 5.0
 """Seconds for which one answer of the store stands."""
 PATIENCE = 2.0
 """Seconds that the store has for a write."""
 
-_MAX_PORT = 65535
-
 
 class ListenError(StepwellError):
     """The address for metrics cannot be listened on: choose another one, or stop whoever has it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Address:
-    """Where to listen. Port 0 is any free one."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """``[HOST:]PORT``; an IPv6 address stands in brackets. Raises ``ValueError``."""
-        host, _, port = text.rpartition(":")
-        inner = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        if not (port.isascii() and port.isdigit() and int(port) <= _MAX_PORT) or (":" in inner and inner == host):
-            raise ValueError(f"{text!r} must be [HOST:]PORT, with a port from 0 to {_MAX_PORT}")
-        return cls(host=inner or LOOPBACK, port=int(port))
-
-    def url(self, port: int) -> str:
-        """The root of the pages, at the port that was found."""
-        return f"http://[{self.host}]:{port}" if ":" in self.host else f"http://{self.host}:{port}"
 
 
 class Readiness:
@@ -58,13 +34,16 @@ class Readiness:
 
     def __init__(
         self,
-        store: ConnectorStore,
+        store: ConnectorStore | None,
         *,
         namespace: str,
         patience: float = PATIENCE,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store = store
+        self.store = store
+        """None: not opened yet."""
+        self.trouble = ""
+        """What keeps it from starting."""
         self._namespace = namespace
         self._patience = patience
         self._monotonic = monotonic
@@ -84,21 +63,21 @@ class Readiness:
         """Why it is not ready, in words without anything of the store's own; empty: it is."""
         if self.draining:
             return "draining"
-        if self.engine is None:
-            return "starting"
+        if self.engine is None or self.store is None:
+            return f"starting: {self.trouble}" if self.trouble else "starting"
         if not self.engine.running:
             return self.why_dead()
         async with self._gate:
             if self._monotonic() - self._tried_at >= TRY_EVERY:
-                self._trouble = await self._write()
+                self._trouble = await self._write(self.store)
                 self._tried_at = self._monotonic()
         return self._trouble
 
-    async def _write(self) -> str:
+    async def _write(self, store: ConnectorStore) -> str:
         try:
             async with asyncio.timeout(self._patience):
                 # Positions only rise, and the time does too. No workflow has an empty name.
-                await self._store.save_position(self._namespace, "", "readiness", 0, offset=time.time_ns() // 1000)
+                await store.save_position(self._namespace, "", "readiness", 0, offset=time.time_ns() // 1000)
         except TimeoutError:
             return f"the store took no write within {self._patience:g} s"
         except StoreError as error:
@@ -116,7 +95,7 @@ class HealthPages:
 
 
 @asynccontextmanager
-async def health_pages(address: Address, store: ConnectorStore, *, namespace: str) -> AsyncIterator[HealthPages]:
+async def health_pages(address: Address, store: ConnectorStore | None, *, namespace: str) -> AsyncIterator[HealthPages]:
     """Serve ``/metrics``, ``/healthz`` and ``/readyz``. Raises ``ListenError``."""
     telemetry, readiness = PrometheusTelemetry(), Readiness(store, namespace=namespace)
 

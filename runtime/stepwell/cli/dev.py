@@ -1,34 +1,33 @@
-"""``stepwell dev``: workflows in this process over one file, until they have nothing to do or somebody stops them."""
+"""``stepwell dev``: workflows in this process over one store, until they have nothing to do or somebody stops them."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
-import os
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stepwell._worker.places import Place
 from stepwell.cli.errors import ExitCode, UsageError
+from stepwell.cli.places import with_place
 from stepwell.cli.render import Output, print_json_line, timestamp
+from stepwell.cli.signals import end_now_if_threads_hang, stop_on_signals
 from stepwell.cli.voice import LogFormat, Voice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from stepwell._worker.address import Address
     from stepwell._worker.dev import DevPlan, Session
-    from stepwell._worker.health import Address
     from stepwell._worker.live import Numbers
 
-DEFAULT_STORE = Path("stepwell.db")
 
-
+@with_place
 def dev(
+    place: Place,
     files: Annotated[
         list[str],
         typer.Option(
@@ -38,9 +37,6 @@ def dev(
             help="A manifest, a directory of them, or MODULE:ATTR. May be repeated.",
         ),
     ],
-    store: Annotated[
-        Path, typer.Option("--store", metavar="FILE", envvar="STEPWELL_STORE", help="The file that keeps everything.")
-    ] = DEFAULT_STORE,
     triggers: Annotated[
         list[Path] | None,
         typer.Option(
@@ -69,19 +65,19 @@ def dev(
         LogFormat, typer.Option("--log-format", help="Logs on stderr: for people, or one JSON object a line.")
     ] = LogFormat.TEXT,
 ) -> None:
-    """Run workflows in this process: the whole engine over one file, for development and small machines.
+    """Run workflows in this process: the whole engine over one file or database, for development and small machines.
 
     Handlers are imported from the current directory. Starting it again with the same arguments goes on where it was.
     """
     voice = Voice(log_format)
     with voice.reporting():
-        plan = _plan(files, store=store, triggers=triggers or [], topics=topics or [], metrics=metrics)
+        plan = _plan(files, place=place, triggers=triggers or [], topics=topics or [], metrics=metrics)
         code = asyncio.run(_serve(plan, voice, until_idle=until_idle, output=output))
-    _end_now_if_threads_hang(code)
+    end_now_if_threads_hang(code)
     raise typer.Exit(code)
 
 
-def _plan(files: list[str], *, store: Path, triggers: list[Path], topics: list[str], metrics: str | None) -> DevPlan:
+def _plan(files: list[str], *, place: Place, triggers: list[Path], topics: list[str], metrics: str | None) -> DevPlan:
     from stepwell._worker.dev import DevPlan  # noqa: PLC0415  (the engine: `--help` need not load it)
     from stepwell._worker.targets import from_here, load  # noqa: PLC0415  (as above)
 
@@ -93,7 +89,7 @@ def _plan(files: list[str], *, store: Path, triggers: list[Path], topics: list[s
     if not found.applications:
         raise UsageError(f"--file: no Workflow in {', '.join(files)}")
     return DevPlan(
-        store=store,
+        place=place,
         applications=found.applications,
         runs=found.runs,
         triggers=tuple(triggers),
@@ -105,7 +101,7 @@ def _plan(files: list[str], *, store: Path, triggers: list[Path], topics: list[s
 def _address(given: str) -> Address:
     if importlib.util.find_spec("prometheus_client") is None:
         raise UsageError("--metrics: prometheus-client is not installed: pip install 'stepwell[metrics]'")
-    from stepwell._worker.health import Address  # noqa: PLC0415  (an HTTP server, for those who ask for it)
+    from stepwell._worker.address import Address  # noqa: PLC0415  (for those who ask for it)
 
     try:
         return Address.parse(given)
@@ -126,7 +122,7 @@ def _topics(given: list[str]) -> dict[str, Path]:
 async def _serve(plan: DevPlan, voice: Voice, *, until_idle: bool, output: Output) -> ExitCode:
     from stepwell._worker.dev import dev_session  # noqa: PLC0415  (loaded by now)
 
-    stop = _stop_on_signals(voice)
+    stop = stop_on_signals(voice)
     async with dev_session(plan, tell=lambda line: voice.complain(line, action="trigger_refused")) as session:
         if session.pages is not None:
             voice.tell(f"metrics on {session.pages}/metrics", action="metrics_served")
@@ -140,28 +136,13 @@ async def _serve(plan: DevPlan, voice: Voice, *, until_idle: bool, output: Outpu
     return ExitCode.OK if session.clean and not by_errors else ExitCode.REFUSED
 
 
-def _stop_on_signals(voice: Voice) -> asyncio.Event:
-    """The first signal drains; the second one ends the process at once, which loses nothing that was acknowledged."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def stopped() -> None:
-        if stop.is_set():
-            os._exit(ExitCode.INTERRUPTED)
-        voice.tell("stopping: running handlers may finish (again to stop at once)", action="stopping")
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped)
-    return stop
-
-
 async def _until(session: Session, stop: asyncio.Event, *, until_idle: bool, output: Output) -> bool:
     """Serve until idle (True), until told to stop (False), or until something fails, which is raised."""
     tasks = [
         asyncio.create_task(work, name=name)
         for name, work in (
             ("stop", stop.wait()),
-            ("failed", session.engine.failed()),
+            ("failed", session.failed()),
             ("feed", session.feed()),
             ("show", _show(session, output)),
             *([("idle", session.idle())] if until_idle else []),
@@ -189,7 +170,7 @@ def _show(session: Session, output: Output) -> Coroutine[Any, Any, None]:
         return live_view.show_lines(session.watcher, live_view.write_json)
     if sys.stdout.isatty():
         names = ", ".join(application.definition.name for application in session.plan.applications)
-        return live_view.show_live(session.watcher, f"stepwell dev  {names}  {session.plan.store}")
+        return live_view.show_live(session.watcher, f"stepwell dev  {names}  {session.plan.place}")
     return live_view.show_lines(session.watcher, live_view.write_text)
 
 
@@ -218,14 +199,3 @@ def _sum_up(session: Session, numbers: Numbers, by_errors: int, output: Output) 
 
 
 _LINES = ("lines", "started", "repeated", "busy", "bad")
-
-
-def _end_now_if_threads_hang(code: int) -> None:
-    """A sync handler that never returns would keep the interpreter from ending; everything is stored by now."""
-    hanging = [
-        thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
-    ]
-    if hanging:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-        os._exit(code)

@@ -15,6 +15,7 @@ from stepwell.errors import (
     DefinitionErrors,
     InvalidObjectError,
     Problem,
+    SettingsError,
     StepwellError,
     StoreError,
     WaitTimeoutError,
@@ -61,7 +62,7 @@ class UsageError(Exception):
 def code_of(error: BaseException) -> ExitCode:
     """The exit code of an error."""
     match error:
-        case UsageError() | DefinitionError() | DefinitionErrors() | InvalidObjectError():
+        case UsageError() | DefinitionError() | DefinitionErrors() | InvalidObjectError() | SettingsError():
             return ExitCode.USAGE
         case StoreError():
             return ExitCode.STORE
@@ -95,6 +96,9 @@ def report(error: BaseException) -> ExitCode:
     if isinstance(error, DefinitionErrors):
         for problem in error.problems:
             say(f"error: workflow {error.name}: {problem}" if not problem.file else f"error: {problem}")
+    elif isinstance(error, SettingsError):
+        for problem in error.problems:
+            say(f"error: {problem}")
     elif isinstance(error, KeyboardInterrupt):
         say("interrupted")
     elif code is ExitCode.INTERNAL:

@@ -30,15 +30,10 @@ def migrate(
 
 
 async def _migrated(dsn: str) -> tuple[int, int]:
-    from stepwell.errors import StoreRefusedError  # noqa: PLC0415  (`--help` need not load it)
+    from stepwell._worker.opened import migrate_postgres, open_postgres  # noqa: PLC0415  (`--help` need not load it)
 
-    try:
-        from stepwell.adapters.postgres import PostgresStore  # noqa: PLC0415  (a driver that not everybody has)
-        from stepwell.adapters.postgres import migrate as migrate_schema  # noqa: PLC0415  (as above)
-    except ModuleNotFoundError as error:
-        raise StoreRefusedError("the driver of PostgreSQL is missing: pip install 'stepwell[postgres]'") from error
-    done = await migrate_schema(dsn)
-    store = await PostgresStore.open(dsn, name="stepwell-migrate")
+    done = await migrate_postgres(dsn)
+    store = await open_postgres(dsn, name="stepwell-migrate", connections=1)
     try:
         return done, await store.make_partitions()
     finally:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -14,13 +13,12 @@ from uuid import UUID
 
 import typer
 
-from stepwell.cli.dev import DEFAULT_STORE
 from stepwell.cli.errors import UsageError
+from stepwell.cli.places import place_of, store_at
 from stepwell.cli.render import Output
 
 if TYPE_CHECKING:
     from stepwell._domain.ids import RunID
-    from stepwell._worker.opened import Opened
 
 T = TypeVar("T")
 
@@ -28,33 +26,17 @@ _COMPLETED = 200
 """Newest runs that completion looks through."""
 
 
-@asynccontextmanager
-async def store_at(path: Path) -> AsyncIterator[Opened]:
-    """The open store of a command."""
-    from stepwell._worker.opened import opened  # noqa: PLC0415  (pydantic and SQLite: `--help` need not load them)
-
-    async with opened(path) as found:
-        yield found
-
-
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's work to its end."""
     return asyncio.run(work)
-
-
-def _store_of(context: typer.Context) -> Path:
-    given: Any = context.params.get("store")
-    return Path(given) if given else DEFAULT_STORE
 
 
 def complete_workflow(ctx: typer.Context, incomplete: str) -> Iterator[str]:
     """Names of the store's workflows. A store that cannot be read completes nothing."""
 
     async def names() -> list[str]:
-        async with store_at(_store_of(ctx)) as opened:
-            from stepwell._worker.opened import NAMESPACE  # noqa: PLC0415  (loaded by now)
-
-            return [row.name for row in await opened.store.workflows(NAMESPACE)]
+        async with store_at(place_of(ctx)) as opened:
+            return [row.name for row in await opened.store.workflows(opened.namespace)]
 
     try:
         found = run(names())
@@ -67,11 +49,10 @@ def complete_run(ctx: typer.Context, incomplete: str) -> Iterator[str]:
     """Foreign ids (or run ids, with ``--by-id``) of the newest runs."""
 
     async def refs() -> list[str]:
-        from stepwell._worker.opened import NAMESPACE  # noqa: PLC0415  (as above)
-        from stepwell.ports.store import RunQuery  # noqa: PLC0415  (as above)
+        from stepwell.ports.store import RunQuery  # noqa: PLC0415  (pydantic: `--help` need not load it)
 
-        async with store_at(_store_of(ctx)) as opened:
-            query = RunQuery(namespace=NAMESPACE, workflow=ctx.params.get("workflow"), limit=_COMPLETED)
+        async with store_at(place_of(ctx)) as opened:
+            query = RunQuery(namespace=opened.namespace, workflow=ctx.params.get("workflow"), limit=_COMPLETED)
             records = await opened.store.list(query)
             by_id = bool(ctx.params.get("by_id"))
             return [str(record.run_id if by_id else record.foreign_id) for record in records]
@@ -83,9 +64,6 @@ def complete_run(ctx: typer.Context, incomplete: str) -> Iterator[str]:
     yield from (ref for ref in dict.fromkeys(found) if ref.startswith(incomplete))
 
 
-StoreOption = Annotated[
-    Path, typer.Option("--store", metavar="FILE", envvar="STEPWELL_STORE", help="The file that keeps everything.")
-]
 WorkflowOption = Annotated[
     str | None,
     typer.Option("--workflow", "-w", metavar="NAME", help="Name of the workflow.", autocompletion=complete_workflow),

@@ -6,7 +6,7 @@ from stepwell._domain.ids import ForeignID, RunID
 from stepwell._domain.record import Record
 from stepwell._domain.serialized import definition_of_json
 from stepwell._domain.states import RunState
-from stepwell._worker.opened import NAMESPACE, Opened
+from stepwell._worker.opened import Opened
 from stepwell.cli.errors import UsageError
 from stepwell.errors import RunNotFoundError, UnknownWorkflowError
 from stepwell.ports.store import WorkflowRow
@@ -14,7 +14,7 @@ from stepwell.ports.store import WorkflowRow
 
 async def workflow_rows(opened: Opened, workflow: str | None) -> list[WorkflowRow]:
     """The workflow of this name, or all of them. Raises ``UnknownWorkflowError``."""
-    rows = list(await opened.store.workflows(NAMESPACE))
+    rows = list(await opened.store.workflows(opened.namespace))
     if workflow is None:
         return rows
     found = [row for row in rows if row.name == workflow]
@@ -41,7 +41,7 @@ async def find(opened: Opened, ref: str, *, workflow: str | None, by_id: bool) -
         if loaded is None or loaded.record.workflow not in names:
             raise RunNotFoundError(", ".join(names), ref)
         return loaded.record
-    found = [await opened.store.find(NAMESPACE, name, ForeignID(ref)) for name in names]
+    found = [await opened.store.find(opened.namespace, name, ForeignID(ref)) for name in names]
     records = [record for record in found if record is not None]
     if not records:
         raise RunNotFoundError(", ".join(names), ref)

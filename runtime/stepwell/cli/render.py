@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from stepwell._domain.record import Record
+
 _WIDE = 100_000
 """Columns of what is no terminal: nothing is wrapped or cut."""
 
@@ -48,6 +50,11 @@ def clean(text: object) -> str:
     """One line, with nothing in it that a terminal would act on."""
     line = "".join(" " if char.isspace() else char for char in str(text).strip())
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+
+
+def told(record: Record, done: str) -> str:
+    """What was done to a run, and how it stands now."""
+    return clean(f"{done} {record.workflow}/{record.foreign_id} ({record.run_id}): {record.state}, {record.status}")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "", indent: str = "") -> None:

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stepwell.cli.dev import DEFAULT_STORE
-from stepwell.cli.errors import ExitCode, UsageError, report
+from stepwell._worker.places import Place
+from stepwell.cli import steering
 from stepwell.cli.options import (
     ByIDOption,
     OutputOption,
-    ReasonOption,
     RefArgument,
-    RefsArgument,
-    StoreOption,
     WorkflowOption,
     duration_value,
     json_value,
     run,
     run_id_value,
-    store_at,
     time_value,
 )
-from stepwell.cli.render import Output, clean, print_json
-from stepwell.errors import StepwellError
+from stepwell.cli.places import store_at, with_place
+from stepwell.cli.render import Output, clean, print_json, told
 
 if TYPE_CHECKING:
     from stepwell._domain.record import Record
@@ -38,7 +34,9 @@ _MOST = 10_000
 
 
 @app.command()
+@with_place
 def trigger(
+    place: Place,
     foreign_id: Annotated[str, typer.Argument(metavar="FOREIGN_ID", help="Your own key, such as an order number.")],
     workflow: WorkflowOption = None,
     whole: Annotated[
@@ -56,7 +54,6 @@ def trigger(
         typer.Option("--wait-for", metavar="GOAL", help="Wait for this status or state. May be repeated."),
     ] = None,
     timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="For --wait-for.")] = "60s",
-    store: StoreOption = DEFAULT_STORE,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Start a run."""
@@ -65,7 +62,7 @@ def trigger(
     async def work() -> None:
         from stepwell.cli.references import goal, the_workflow  # noqa: PLC0415  (the store's modules)
 
-        async with store_at(store) as opened:
+        async with store_at(place) as opened:
             row = await the_workflow(opened, workflow)
             goals = [goal(row, text) for text in wait_for or ()]
             limit = duration_value("--timeout", timeout)
@@ -79,7 +76,9 @@ def trigger(
 
 
 @app.command("list")
+@with_place
 def list_(
+    place: Place,
     workflow: WorkflowOption = None,
     status: Annotated[
         list[str] | None, typer.Option("--status", metavar="STATUS", help="Only in this status. May be repeated.")
@@ -101,23 +100,21 @@ def list_(
     after: Annotated[
         str | None, typer.Option("--after", metavar="RUN_ID", help="The last run id of the page before.")
     ] = None,
-    store: StoreOption = DEFAULT_STORE,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List runs, by their start."""
 
     async def work() -> None:
         from stepwell._domain.ids import ForeignID  # noqa: PLC0415  (as above)
-        from stepwell._worker.opened import NAMESPACE  # noqa: PLC0415  (as above)
         from stepwell.cli.references import states, workflow_rows  # noqa: PLC0415  (as above)
         from stepwell.ports.store import Order, RunQuery  # noqa: PLC0415  (as above)
 
-        async with store_at(store) as opened:
+        async with store_at(place) as opened:
             now = opened.store.now()
             if workflow is not None:
                 await workflow_rows(opened, workflow)
             query = RunQuery(
-                namespace=NAMESPACE,
+                namespace=opened.namespace,
                 workflow=workflow,
                 foreign_id=None if foreign_id is None else ForeignID(foreign_id),
                 statuses=tuple(status or ()),
@@ -148,11 +145,12 @@ def _print_page(found: Sequence[Record], limit: int, now: datetime, output: Outp
 
 
 @app.command(short_help="Show a run and what it waits for.")
+@with_place
 def show(
+    place: Place,
     ref: RefArgument,
     workflow: WorkflowOption = None,
     by_id: ByIDOption = False,
-    store: StoreOption = DEFAULT_STORE,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show a run with its object, timers, callbacks and hooks, and what it waits for."""
@@ -162,7 +160,7 @@ def show(
         from stepwell.cli.references import find, the_workflow  # noqa: PLC0415  (as above)
         from stepwell.cli.views import Details  # noqa: PLC0415  (as above)
 
-        async with store_at(store) as opened:
+        async with store_at(place) as opened:
             record = await find(opened, ref, workflow=workflow, by_id=by_id)
             row = await the_workflow(opened, record.workflow)
             details = Details(
@@ -183,11 +181,12 @@ def show(
 
 
 @app.command(short_help="Show every change of a run.")
+@with_place
 def history(
+    place: Place,
     ref: RefArgument,
     workflow: WorkflowOption = None,
     by_id: ByIDOption = False,
-    store: StoreOption = DEFAULT_STORE,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show every change of a run: who, from where to where, why, and how long it stood there."""
@@ -196,7 +195,7 @@ def history(
         from stepwell.cli.references import find  # noqa: PLC0415  (as above)
         from stepwell.cli.views import history_json, print_history  # noqa: PLC0415  (as above)
 
-        async with store_at(store) as opened:
+        async with store_at(place) as opened:
             record = await find(opened, ref, workflow=workflow, by_id=by_id)
             entries = await opened.store.history(record.run_id)
             if output is Output.JSON:
@@ -209,7 +208,9 @@ def history(
 
 
 @app.command(short_help="Call a run back.")
+@with_place
 def callback(
+    place: Place,
     ref: RefArgument,
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the callback.")],
     payload: Annotated[
@@ -224,7 +225,6 @@ def callback(
     ] = None,
     workflow: WorkflowOption = None,
     by_id: ByIDOption = False,
-    store: StoreOption = DEFAULT_STORE,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Call a run back: stored at once, and applied when the run waits for it."""
@@ -234,7 +234,7 @@ def callback(
         from stepwell.callables import CallbackReceipt  # noqa: PLC0415  (as above)
         from stepwell.cli.references import find  # noqa: PLC0415  (as above)
 
-        async with store_at(store) as opened:
+        async with store_at(place) as opened:
             limit = None if wait is None else duration_value("--wait", wait)
             record = await find(opened, ref, workflow=workflow, by_id=by_id)
             runs = opened.client.untyped(record.workflow)
@@ -250,7 +250,9 @@ def callback(
 
 
 @app.command(short_help="Wait for a status or a state.")
+@with_place
 def wait(
+    place: Place,
     ref: RefArgument,
     until: Annotated[
         list[str],
@@ -261,7 +263,6 @@ def wait(
     timeout: Annotated[str, typer.Option("--timeout", metavar="DURATION", help="How long at most.")] = "60s",
     workflow: WorkflowOption = None,
     by_id: ByIDOption = False,
-    store: StoreOption = DEFAULT_STORE,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Wait until a run is in a status or a state, or has passed through it since now."""
@@ -269,7 +270,7 @@ def wait(
     async def work() -> None:
         from stepwell.cli.references import find, goal, the_workflow  # noqa: PLC0415  (as above)
 
-        async with store_at(store) as opened:
+        async with store_at(place) as opened:
             limit = duration_value("--timeout", timeout)
             record = await find(opened, ref, workflow=workflow, by_id=by_id)
             goals = [goal(await the_workflow(opened, record.workflow), text) for text in until]
@@ -286,113 +287,11 @@ async def _print(opened: Opened, run_id: Any, done: str, output: Output) -> None
     if output is Output.JSON:
         print_json(run_json(record))
     else:
-        typer.echo(_told(record, done))
+        typer.echo(told(record, done))
 
 
-def _told(record: Record, done: str) -> str:
-    return clean(f"{done} {record.workflow}/{record.foreign_id} ({record.run_id}): {record.state}, {record.status}")
-
-
-Steer = Callable[[Any, Any], Awaitable[Any]]
-
-
-def _steer(
-    refs: list[str], done: str, steer: Steer, *, workflow: str | None, by_id: bool, store: Any, output: Output
-) -> None:
-    """Do the same to several runs; one that refuses does not stop the others, but decides the exit code."""
-
-    async def work() -> ExitCode:
-        from stepwell.cli.references import find  # noqa: PLC0415  (as above)
-        from stepwell.cli.views import run_json  # noqa: PLC0415  (as above)
-
-        code, changed = ExitCode.OK, []
-        async with store_at(store) as opened:
-            for ref in refs:
-                try:
-                    record = await find(opened, ref, workflow=workflow, by_id=by_id)
-                    await steer(opened.client.untyped(record.workflow), record.run_id)
-                except (StepwellError, UsageError) as error:
-                    told = report(error)
-                    code = code or told
-                    continue
-                after = (await opened.store.load([record.run_id]))[record.run_id].record
-                changed.append(after)
-                if output is Output.TABLE:
-                    typer.echo(_told(after, done))
-        if output is Output.JSON:
-            print_json({"runs": [run_json(record) for record in changed]})
-        return code
-
-    code = run(work())
-    if code:
-        raise typer.Exit(code)
-
-
-@app.command(short_help="Let runs stand still until resumed.")
-def pause(
-    refs: RefsArgument,
-    reason: ReasonOption = "",
-    workflow: WorkflowOption = None,
-    by_id: ByIDOption = False,
-    store: StoreOption = DEFAULT_STORE,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Let runs stand still until they are resumed; no handler starts later than a second after this."""
-    steer: Steer = lambda runs, ref: runs.pause(ref, reason=reason)  # noqa: E731  (one expression, one use)
-    _steer(refs, "paused", steer, workflow=workflow, by_id=by_id, store=store, output=output)
-
-
-@app.command()
-def resume(
-    refs: RefsArgument,
-    reason: ReasonOption = "",
-    workflow: WorkflowOption = None,
-    by_id: ByIDOption = False,
-    store: StoreOption = DEFAULT_STORE,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Let paused runs go on."""
-    steer: Steer = lambda runs, ref: runs.resume(ref, reason=reason)  # noqa: E731  (as above)
-    _steer(refs, "resumed", steer, workflow=workflow, by_id=by_id, store=store, output=output)
-
-
-@app.command()
-def cancel(
-    refs: RefsArgument,
-    reason: ReasonOption = "",
-    workflow: WorkflowOption = None,
-    by_id: ByIDOption = False,
-    store: StoreOption = DEFAULT_STORE,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """End runs where they are."""
-    steer: Steer = lambda runs, ref: runs.cancel(ref, reason=reason)  # noqa: E731  (as above)
-    _steer(refs, "cancelled", steer, workflow=workflow, by_id=by_id, store=store, output=output)
-
-
-@app.command(short_help="Try runs again now.")
-def retry(
-    refs: RefsArgument,
-    reason: ReasonOption = "",
-    workflow: WorkflowOption = None,
-    by_id: ByIDOption = False,
-    store: StoreOption = DEFAULT_STORE,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Try runs again now that errors stopped, or that wait for their next attempt."""
-    steer: Steer = lambda runs, ref: runs.retry(ref, reason=reason)  # noqa: E731  (as above)
-    _steer(refs, "retried", steer, workflow=workflow, by_id=by_id, store=store, output=output)
-
-
-@app.command("delete-data", short_help="Erase the objects of finished runs.")
-def delete_data(
-    refs: RefsArgument,
-    reason: ReasonOption = "",
-    workflow: WorkflowOption = None,
-    by_id: ByIDOption = False,
-    store: StoreOption = DEFAULT_STORE,
-    output: OutputOption = Output.TABLE,
-) -> None:
-    """Have the objects of finished runs rewritten or erased. This cannot be undone."""
-    steer: Steer = lambda runs, ref: runs.delete_data(ref, reason=reason)  # noqa: E731  (as above)
-    _steer(refs, "erasing", steer, workflow=workflow, by_id=by_id, store=store, output=output)
+app.command(short_help="Let runs stand still until resumed.")(steering.pause)
+app.command()(steering.resume)
+app.command()(steering.cancel)
+app.command(short_help="Try runs again now.")(steering.retry)
+app.command("delete-data", short_help="Erase the objects of finished runs.")(steering.delete_data)

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from stepwell.cli.dev import DEFAULT_STORE
-from stepwell.cli.options import OutputOption, StoreOption, complete_workflow, run, store_at
+from stepwell._worker.places import Place
+from stepwell.cli.options import OutputOption, complete_workflow, run
+from stepwell.cli.places import store_at, with_place
 from stepwell.cli.render import Output, age, clean, print_json, print_table, timestamp
 
 app = typer.Typer(help="List, suspend and resume workflows of a store.", no_args_is_help=True)
@@ -18,16 +19,16 @@ NameArgument = Annotated[
 
 
 @app.command("list", short_help="List workflows and count their runs.")
-def list_(store: StoreOption = DEFAULT_STORE, output: OutputOption = Output.TABLE) -> None:
+@with_place
+def list_(place: Place, output: OutputOption = Output.TABLE) -> None:
     """List workflows, with how many of their runs are at work, paused and ended."""
 
     async def work() -> None:
         from stepwell._worker.live import totals_of  # noqa: PLC0415  (the store's modules)
-        from stepwell._worker.opened import NAMESPACE  # noqa: PLC0415  (as above)
 
-        async with store_at(store) as opened:
-            now, rows = opened.store.now(), await opened.store.workflows(NAMESPACE)
-            counts = await opened.store.counts(NAMESPACE)
+        async with store_at(place) as opened:
+            now, rows = opened.store.now(), await opened.store.workflows(opened.namespace)
+            counts = await opened.store.counts(opened.namespace)
             found = [(row, totals_of(tuple(c for c in counts if c.workflow == row.name))) for row in rows]
         if output is Output.JSON:
             print_json(
@@ -74,11 +75,12 @@ def list_(store: StoreOption = DEFAULT_STORE, output: OutputOption = Output.TABL
 
 
 @app.command(short_help="Stop steps, timers and schedules of a workflow.")
-def suspend(name: NameArgument, store: StoreOption = DEFAULT_STORE) -> None:
+@with_place
+def suspend(place: Place, name: NameArgument) -> None:
     """Start no step, timer or schedule of a workflow; triggers and callbacks are kept."""
 
     async def work() -> None:
-        async with store_at(store) as opened:
+        async with store_at(place) as opened:
             await opened.client.suspend(name)
 
     run(work())
@@ -86,11 +88,12 @@ def suspend(name: NameArgument, store: StoreOption = DEFAULT_STORE) -> None:
 
 
 @app.command(short_help="End a suspension.")
-def resume(name: NameArgument, store: StoreOption = DEFAULT_STORE) -> None:
+@with_place
+def resume(place: Place, name: NameArgument) -> None:
     """End a suspension; what fell due meanwhile happens now."""
 
     async def work() -> None:
-        async with store_at(store) as opened:
+        async with store_at(place) as opened:
             await opened.client.resume(name)
 
     run(work())

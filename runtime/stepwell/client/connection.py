@@ -148,5 +148,5 @@ async def _open_postgres(url: str) -> tuple[RecordStore, Clock]:
         from stepwell.adapters.postgres.store import PostgresStore  # noqa: PLC0415  (as above)
     except ModuleNotFoundError as error:
         raise StoreRefusedError("the driver of PostgreSQL is missing: pip install 'stepwell[postgres]'") from error
-    store = await PostgresStore.open(url, name="stepwell-client")
+    store = await PostgresStore.open(url, name="stepwell-client", outside=True)
     return store, store.clock

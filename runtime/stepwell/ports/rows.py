@@ -22,6 +22,8 @@ class WorkflowRow:
     generation: int = 1
     suspended: bool = False
     created_at: datetime | None = None
+    governed: bool = False
+    """An object of a cluster says what the definition is, and no worker does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +115,8 @@ class Due:
     """Runs that errors paused and whose ``retryPausedAfter`` has passed."""
     next_at: datetime | None = None
     """The earliest time at which anything else falls due; None: nothing waits."""
+    overdue: bool = False
+    """Events are stored that nobody has published in time; see ``EventOutbox.overdue``."""
 
 
 class ChoreKind(StrEnum):

@@ -13,6 +13,7 @@ from typing import Protocol
 from stepwell._domain.decision import Decision
 from stepwell._domain.ids import ForeignID, InboxID, RunID
 from stepwell._domain.record import HistoryEntry, Hook, InboxRow, Record, Settlement, StartRequest, Timer
+from stepwell.ports.repairs import RepairStore, Standing, Stretch
 from stepwell.ports.rows import (
     LEASE,
     Accepted,
@@ -52,12 +53,15 @@ __all__ = [
     "Order",
     "Postponement",
     "RecordStore",
+    "RepairStore",
     "RunQuery",
     "RunStore",
     "ScheduleStore",
+    "Standing",
     "StartOutcome",
     "Started",
     "StatusCount",
+    "Stretch",
     "TickRow",
     "TopicMessage",
     "TopicStore",
@@ -132,7 +136,10 @@ class WorkflowStore(Protocol):
     """Which workflows there are."""
 
     async def register(self, row: WorkflowRow) -> WorkflowRow:
-        """Store a workflow's definition; the generation goes up when it differs. Suspension and age are kept."""
+        """Store a workflow's definition; the generation goes up when it differs. Suspension and age are kept.
+
+        A governed one is answered as it is.
+        """
         ...
 
     async def workflows(self, namespace: str) -> Sequence[WorkflowRow]:
@@ -140,7 +147,7 @@ class WorkflowStore(Protocol):
         ...
 
     async def suspend(self, namespace: str, workflow: str, *, suspended: bool) -> WorkflowRow | None:
-        """Suspend or resume; None: there is no such workflow."""
+        """Suspend or resume; the generation goes up if that changes anything. None: there is no such workflow."""
         ...
 
 
@@ -268,7 +275,9 @@ class ConnectorStore(Protocol):
         ...
 
 
-class RecordStore(RunStore, WorkflowStore, InboxStore, ChoreStore, ScheduleStore, ConnectorStore, Protocol):
+class RecordStore(
+    RunStore, WorkflowStore, InboxStore, ChoreStore, ScheduleStore, ConnectorStore, RepairStore, Protocol
+):
     """All that the engine keeps. An adapter implements it whole and passes the whole conformance suite."""
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ from stepwell.adapters.embedded.due import DueRows
 from stepwell.adapters.embedded.file import ensure, temporary
 from stepwell.adapters.embedded.inbox import Inbox
 from stepwell.adapters.embedded.outlook import Outlook
+from stepwell.adapters.embedded.repairs import Repairs
 from stepwell.adapters.embedded.runs import Runs
 from stepwell.adapters.embedded.stream import EmbeddedStream
 from stepwell.adapters.embedded.ticks import Ticks
@@ -21,7 +22,7 @@ from stepwell.adapters.embedded.workflows import Workflows
 from stepwell.ports.clock import Clock
 
 
-class EmbeddedStore(Runs, Workflows, Inbox, Chores, DueRows, Ticks, Topics, Outlook):
+class EmbeddedStore(Runs, Workflows, Inbox, Chores, DueRows, Ticks, Topics, Repairs, Outlook):
     """Implements ``RecordStore`` and ``TopicStore``."""
 
     @classmethod

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, Protocol, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # type: ignore[import-untyped]  # (it ships no types)
 from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]  # (as above)
@@ -30,6 +30,7 @@ from aiokafka.structs import TopicPartition  # type: ignore[import-untyped]  # (
 
 from stepwell.adapters.kafka.settings import KafkaSettings, millis
 from stepwell.errors import StoreError, StoreRefusedError, StoreUnavailableError
+from stepwell.ports.membership import Shard
 
 Header = tuple[str, bytes | None]
 
@@ -52,13 +53,6 @@ def _tells_no_password(record: logging.LogRecord) -> bool:
 
 # The driver logs every request at DEBUG, and with SASL PLAIN one of them is the password.
 logging.getLogger("aiokafka.conn").addFilter(_tells_no_password)
-
-
-class Shard(NamedTuple):
-    """A partition of one topic; equal to the driver's own pair."""
-
-    topic: str
-    partition: int
 
 
 class Record(Protocol):

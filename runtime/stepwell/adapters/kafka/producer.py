@@ -20,13 +20,13 @@ from stepwell.adapters.kafka.driver import (
     Batch,
     Header,
     Producer,
-    Shard,
     abandon,
     open_producer,
     partition_of,
 )
 from stepwell.adapters.kafka.settings import KafkaSettings
 from stepwell.errors import StoreError
+from stepwell.ports.membership import Shard
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +134,17 @@ class KafkaPublisher:
                 if entry is not None:
                     self._settle(entry, stored=False)
         return [entry is not None and entry.stored is True for entry in entries]
+
+    async def partitions(self, topic: str) -> int | None:
+        """How many partitions a topic has, as far as is known; None: it is not to be found now."""
+        known = self._partitions.get(topic)
+        if known is not None:
+            return known
+        try:
+            async with asyncio.timeout(_LAST_SECONDS):
+                return len(await self._producer.partitions_for(topic))
+        except DRIVER_ERRORS:
+            return None
 
     async def close(self) -> None:
         """Wait a moment for what is under way, then let go of the connection."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import asyncpg
@@ -48,6 +48,9 @@ _SETTINGS = {
     "jit": "off",
 }
 
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
+"""Which the driver sends as ``-infinity``."""
+
 _NEXT_TRANSACTION = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text"
 
 
@@ -61,10 +64,11 @@ class _Connection(asyncpg.Connection):
 
 
 class Database:
-    """One pool, for one event loop. ``clock`` None: the server's own time."""
+    """One pool, for one event loop. ``clock`` None: the server's time. ``outside``: nobody here publishes events."""
 
-    def __init__(self, pool: asyncpg.Pool[Any], clock: Clock | None) -> None:
+    def __init__(self, pool: asyncpg.Pool[Any], clock: Clock | None, *, outside: bool = False) -> None:
         self._pool = pool
+        self._outside = outside
         self._server_clock = ServerClock()
         self._closed = False
         self.clock: Clock = clock or self._server_clock
@@ -72,7 +76,9 @@ class Database:
         self.watch = Watch(self._next_transaction)
 
     @classmethod
-    async def connect(cls, dsn: str, *, clock: Clock | None, name: str, connections: int) -> Database:
+    async def connect(
+        cls, dsn: str, *, clock: Clock | None, name: str, connections: int, outside: bool = False
+    ) -> Database:
         """Open the first connection; the others are opened when they are needed.
 
         Raises ``StoreUnavailableError`` or ``StoreRefusedError``.
@@ -86,11 +92,15 @@ class Database:
                 command_timeout=_COMMAND_SECONDS,
                 server_settings={**_SETTINGS, "application_name": name},
             )
-        return cls(pool, clock)
+        return cls(pool, clock, outside=outside)
 
     def now(self) -> datetime:
         """The store's time."""
         return self.clock.now()
+
+    def sent(self, now: datetime) -> datetime:
+        """What an event that is stored now is dated: the older it is, the sooner others take it for one left behind."""
+        return _BEFORE_ALL if self._outside else now
 
     async def rows(self, sql: str, *arguments: Any) -> list[Row]:
         """Read; sees all that was committed before."""

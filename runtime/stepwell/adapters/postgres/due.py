@@ -5,20 +5,21 @@ A pass looks first, by one statement; only what is due costs more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from stepwell._domain.ids import RunID
 from stepwell._domain.record import NEVER, EventKind
+from stepwell.adapters.postgres.outgoing import OVERDUE_ROWS
 from stepwell.adapters.postgres.part import Part
-from stepwell.adapters.postgres.rows import position_of, slot_of
+from stepwell.adapters.postgres.rows import delivery_of, slot_of
 from stepwell.adapters.postgres.tables import EVENT
 from stepwell.ports.store import LEASE, Due
 
-_LIVE = "run.state IN ('Initiated', 'Running')"
+LIVE = "run.state IN ('Initiated', 'Running')"
 
 
-def _going(table: str) -> str:
+def going(table: str) -> str:
     """In this namespace, and of a workflow that is not suspended; one that nobody registered goes as well."""
     return (
         f"{table}.namespace = $1 AND NOT EXISTS (SELECT FROM workflow w"
@@ -55,7 +56,8 @@ claimed AS (
     RETURNING {", ".join(f"due.event_{name}" for name in EVENT.columns)}
 )
 INSERT INTO outbox (slot, created_at, {EVENT.names})
-SELECT $4::smallint, $2, {", ".join(f"event_{name}" for name in EVENT.columns)} FROM claimed RETURNING id
+SELECT $4::smallint, $2, {", ".join(f"event_{name}" for name in EVENT.columns)} FROM claimed
+RETURNING id, slot, {EVENT.names}
 """  # noqa: S608  (no text from outside)
 
     @property
@@ -84,7 +86,7 @@ _PUT_OFF = "next_at = $5::timestamptz"
 
 _STEPS = _Kind(
     table="run",
-    rows=f"run WHERE {_LIVE} AND {_going('run')}",
+    rows=f"run WHERE {LIVE} AND {going('run')}",
     time="run.not_before",
     key=("run_id",),
     event=_of_run(EventKind.STEP),
@@ -100,7 +102,7 @@ _DELETIONS = _Kind(
 )
 _TIMERS = _Kind(
     table="timer",
-    rows=f"timer JOIN run ON run.run_id = timer.run_id AND run.visit = timer.visit WHERE {_LIVE} AND {_going('run')}",
+    rows=f"timer JOIN run ON run.run_id = timer.run_id AND run.visit = timer.visit WHERE {LIVE} AND {going('run')}",
     time="timer.next_at",
     key=("run_id", "visit", "name"),
     event=_event(
@@ -134,7 +136,7 @@ _HOOKS = _Kind(
 )
 _CALLBACKS = _Kind(
     table="inbox",
-    rows=f"inbox JOIN run ON run.run_id = inbox.run_id WHERE inbox.state = 'Pending' AND {_LIVE} AND {_going('run')}",
+    rows=f"inbox JOIN run ON run.run_id = inbox.run_id WHERE inbox.state = 'Pending' AND {LIVE} AND {going('run')}",
     time="inbox.next_at",
     key=("inbox_id",),
     event=_event(
@@ -151,7 +153,7 @@ _CALLBACKS = _Kind(
 )
 _STARTS = _Kind(
     table="requested_start",
-    rows=f"requested_start WHERE {_going('requested_start')}",
+    rows=f"requested_start WHERE {going('requested_start')}",
     time="requested_start.next_at",
     key=("run_id", "version", "n"),
     event=_event(
@@ -168,7 +170,7 @@ _STARTS = _Kind(
 )
 _TICKS = _Kind(
     table="tick",
-    rows=f"tick WHERE tick.outcome = '' AND {_going('tick')}",
+    rows=f"tick WHERE tick.outcome = '' AND {going('tick')}",
     time="tick.next_at",
     key=("namespace", "workflow", "schedule", "planned"),
     event=_event(
@@ -186,12 +188,15 @@ _TICKS = _Kind(
 )
 KINDS = (_STEPS, _DELETIONS, _TIMERS, _HOOKS, _CALLBACKS, _STARTS, _TICKS)
 
-_PAUSED = f"run WHERE run.state = 'Paused' AND run.pause_code <> 'Requested' AND {_going('run')}"
+_PAUSED = f"run WHERE run.state = 'Paused' AND run.pause_code <> 'Requested' AND {going('run')}"
 _RESUME = f"""
 ARRAY(SELECT run_id FROM {_PAUSED} AND not_before <= $2 ORDER BY not_before LIMIT $4),
 (SELECT not_before FROM {_PAUSED} AND not_before > $2 AND not_before < $3 ORDER BY not_before LIMIT 1)
 """  # noqa: S608  (ours)
-LOOK = f"SELECT {', '.join(kind.look for kind in KINDS)}, {_RESUME}, clock_timestamp() AS server_now"
+LOOK = f"""
+SELECT {", ".join(kind.look for kind in KINDS)}, {_RESUME}, EXISTS (SELECT FROM {OVERDUE_ROWS}),
+    clock_timestamp() AS server_now
+"""  # noqa: S608  (ours)
 
 
 class DueRows(Part):
@@ -200,28 +205,27 @@ class DueRows(Part):
     async def release_due(self, namespace: str, limit: int) -> Due:
         """Turn what is due into events; see ``ChoreStore.release_due``."""
         now = self.now()
-        waiting, resume, next_at = await self._look(namespace, now, limit)
+        waiting, due = await self._look(namespace, now, limit)
         emitted = 0
         if waiting:
             for kind in waiting:
                 emitted += await self._release(kind, namespace, now, limit)
-            left, resume, next_at = await self._look(namespace, now, limit)
-            next_at = now if left else next_at
-        return Due(emitted=emitted, resume=resume, next_at=next_at)
+            left, due = await self._look(namespace, now, limit)
+            due = replace(due, next_at=now) if left else due
+        return replace(due, emitted=emitted)
 
-    async def _look(
-        self, namespace: str, now: datetime, limit: int
-    ) -> tuple[list[_Kind], tuple[RunID, ...], datetime | None]:
+    async def _look(self, namespace: str, now: datetime, limit: int) -> tuple[list[_Kind], Due]:
         (row,) = await self._db.rows(LOOK, namespace, now, NEVER, limit)
         ends = 2 * len(KINDS)
         times = [time for time in (*row[1:ends:2], row[ends + 1]) if time is not None]
         waiting = [kind for kind, due in zip(KINDS, row[0:ends:2], strict=True) if due]
-        return waiting, tuple(RunID(run_id) for run_id in row[ends]), min(times, default=None)
+        resume = tuple(RunID(run_id) for run_id in row[ends])
+        return waiting, Due(emitted=0, resume=resume, next_at=min(times, default=None), overdue=row[ends + 2])
 
     async def _release(self, kind: _Kind, namespace: str, now: datetime, limit: int) -> int:
         slot = slot_of(now)
         again = () if kind.claim == _UNPARK else (now + LEASE,)
         rows = await self._db.write(kind.release, namespace, now, limit, slot, *again)
-        self._db.outbox.stored(position_of(number, slot) for (number,) in rows)
+        self._db.outbox.stored([delivery_of(row) for row in rows])
         self._db.watch.wake(events=bool(rows))
         return len(rows)

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from stepwell._domain.changes import event_of
 from stepwell._domain.decision import Decision
-from stepwell._domain.record import CallbackState, Event, EventKind, RefusalReason
-from stepwell.adapters.postgres.rows import event_row, history_row, hook_row, timer_row
+from stepwell._domain.record import CallbackState, Event, EventKind, Record, RefusalReason
+from stepwell.adapters.postgres.rows import event_row, history_row, hook_row, position_of, timer_row
 from stepwell.adapters.postgres.tables import EVENT, HISTORY, HOOK, START, TIMER, Row
+from stepwell.ports.stream import Delivery
 
 _EVENTS = f"""
 events AS (
     INSERT INTO outbox (slot, created_at, {EVENT.names})
-    SELECT {{{{slot}}}}, {{{{now}}}}, {EVENT.names} FROM ({{news}}) AS news ORDER BY ord
-    RETURNING id, run_id, kind
+    SELECT {{{{slot}}}}, {{{{sent}}}}, {EVENT.names} FROM ({{news}}) AS news ORDER BY ord
+    RETURNING id, run_id, kind, name
 ),
 finished AS (DELETE FROM outbox USING {{{{d}}}} WHERE outbox.id = d.id AND outbox.slot = d.slot)
 """  # noqa: S608  (no text from outside, here and below)
@@ -103,8 +105,11 @@ erased_starts AS (
 ),
 """ + _EVENTS.format(news=f"{_OF_DECISIONS} UNION ALL {_OF_INBOX}")  # noqa: S608
 
+# An outer join on both sides, though each event has its run: the server takes both parts for a row or two, and would
+# compare each of 256 runs with each of 256 events, which takes longer than all the rest. This kind it hashes or sorts.
 ANSWER = """
-SELECT won.run_id, events.id, events.kind, clock_timestamp() AS server_now FROM won LEFT JOIN events USING (run_id)
+SELECT won.run_id, events.id, events.kind, events.name, clock_timestamp() AS server_now
+FROM won FULL JOIN events ON events.run_id = won.run_id
 """
 
 
@@ -118,6 +123,23 @@ def event_rows(decisions: Sequence[Decision]) -> list[Row]:
     return [event_row(event) for d in decisions for event in (*d.events, *_start_events(d))]
 
 
+def stored_events(rows: Sequence[Row], decisions: Sequence[Decision], slot: int) -> list[Delivery]:
+    """The events that ``ANSWER`` tells of, each with its place."""
+    wanted = {(e.run_id, e.kind.value, e.name): e for d in decisions for e in (*d.events, *_start_events(d))}
+    records = {d.record.run_id: d.record for d in decisions}
+    stored = []
+    for run_id, number, kind, name, _ in rows:
+        if number is not None:
+            event = wanted.get((run_id, kind, name)) or _woken(records[run_id], name)
+            stored.append(Delivery(event=event, position=position_of(number, slot)))
+    return stored
+
+
+def _woken(record: Record, inbox_id: str) -> Event:
+    """The event of a callback that the statement itself found waiting."""
+    return event_of(record, EventKind.CALLBACK, name=inbox_id)
+
+
 def timer_rows(decisions: Sequence[Decision]) -> list[Row]:
     """The timers that they arm."""
     return [timer_row(timer) for d in decisions for timer in d.timers]
@@ -128,7 +150,7 @@ def hook_rows(decisions: Sequence[Decision]) -> list[Row]:
     return [hook_row(hook) for d in decisions for hook in d.hooks]
 
 
-def _start_events(decision: Decision) -> list[Event]:
+def _start_events(decision: Decision) -> Sequence[Event]:
     record = decision.record
     return [
         Event(

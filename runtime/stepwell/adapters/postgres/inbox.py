@@ -12,7 +12,7 @@ from stepwell._domain.ids import InboxID, RunID
 from stepwell._domain.record import CallbackState, EventKind, InboxRow, RefusalReason, Settlement
 from stepwell.adapters.postgres.errors import in_our_words
 from stepwell.adapters.postgres.part import Part
-from stepwell.adapters.postgres.rows import inbox_of, inbox_row, position_of, slot_of
+from stepwell.adapters.postgres.rows import delivery_of, inbox_of, inbox_row, slot_of
 from stepwell.adapters.postgres.starts import until_through
 from stepwell.adapters.postgres.tables import EVENT, INBOX
 from stepwell.ports.store import LEASE, Accepted, CallbackStatus
@@ -35,9 +35,9 @@ stored AS (
 event AS (
     INSERT INTO outbox (slot, created_at, {EVENT.names})
     SELECT $18::smallint, $17::timestamptz, '{EventKind.CALLBACK}', $2, $3, $4, version, status, $1, $16 FROM bound
-    RETURNING id
+    RETURNING id, slot, {EVENT.names}
 )
-SELECT (SELECT inbox_id FROM seen), (SELECT run_id FROM seen), (SELECT id FROM event)
+SELECT seen.inbox_id, seen.run_id, event.* FROM (SELECT) AS one LEFT JOIN seen ON true LEFT JOIN event ON true
 """  # noqa: S608  (no text from outside)
 _SETTLE = """
 UPDATE inbox SET state = $2, refusal = $3, detail = $4, payload = '', next_at = NULL
@@ -86,11 +86,11 @@ class Inbox(Part):
     async def _accept(self, row: InboxRow) -> Accepted:
         now = self.now()
         values = inbox_row(row, row.next_at or now + LEASE)
-        ((inbox_id, run_id, number),) = await self._db.raw(_ACCEPT, *values, now, slot_of(now))
+        ((inbox_id, run_id, *event),) = await self._db.raw(_ACCEPT, *values, self._db.sent(now), slot_of(now))
         if inbox_id is not None:
             return Accepted(inbox_id=InboxID(inbox_id), run_id=RunID(run_id), repeated=True)
-        if number is None:
+        if event[0] is None:
             return Accepted(inbox_id=row.inbox_id, run_id=row.run_id, refusal=RefusalReason.RUN_FINISHED)
-        self._db.outbox.stored([position_of(number, slot_of(now))])
+        self._db.outbox.stored([delivery_of(tuple(event))])
         self._db.watch.wake(events=True)
         return Accepted(inbox_id=row.inbox_id, run_id=row.run_id)

@@ -83,7 +83,7 @@ won AS (
     RETURNING run.run_id, run.namespace, run.workflow, run.version, run.status, run.trace
 ),
 """
-_VALUES = {"now": "timestamptz", "slot": "smallint"}
+_VALUES = {"slot": "smallint", "sent": "timestamptz"}
 
 _ADVANCE_PLAIN = Statement(
     f"""
@@ -125,23 +125,24 @@ locked AS (
     HOOK,
     START,
     PLACE,
-    values=_VALUES,
+    values={"now": "timestamptz", **_VALUES},
     numbered=[EVENT],
 )
 
 
 def advance_statement(
-    decisions: Sequence[Decision], now: datetime, finished: Sequence[int]
+    decisions: Sequence[Decision], now: datetime, finished: Sequence[int], *, sent: datetime
 ) -> tuple[str, Sequence[Any]]:
-    """The statement and its parameters: run id, and id and kind of each event, of those that won.
+    """The statement and its parameters: run id, and id, kind and name of each event, of those that won.
 
-    ``finished`` are rows of the outbox to delete along with it. What few decisions have is paid for only with them.
+    ``finished`` are rows of the outbox to delete along with it; ``sent`` is what new ones are dated. What few decisions
+    have is paid for only with them.
     """
     history, events = history_rows(decisions), event_rows(decisions)
     places = [place_of(position) for position in finished]
     if all(map(_is_plain, decisions)):
         rows = [_row(decision) for decision in decisions]
-        arguments = _ADVANCE_PLAIN.arguments(rows, history, events, places, now=now, slot=slot_of(now))
+        arguments = _ADVANCE_PLAIN.arguments(rows, history, events, places, slot=slot_of(now), sent=sent)
         return _ADVANCE_PLAIN.sql, arguments
     arguments = _ADVANCE_FULL.arguments(
         [(*_row(decision), *_more(decision)) for decision in decisions],
@@ -153,6 +154,7 @@ def advance_statement(
         places,
         now=now,
         slot=slot_of(now),
+        sent=sent,
     )
     return _ADVANCE_FULL.sql, arguments
 

@@ -6,7 +6,7 @@ version, and what was read of it is held back for the case that another writer s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from stepwell._domain.ids import RunID
 from stepwell._domain.record import EventKind
@@ -29,11 +29,16 @@ class Outbox:
         self._expected: dict[Key, list[Delivery]] = {}
         self._given_back: list[Delivery] = []
         self._unread: set[int] | None = None
+        self._taker: Callable[[Sequence[Delivery]], None] | None = None
 
     def follow(self) -> None:
         """From now on somebody receives: count what is stored and not received."""
         if self._unread is None:
             self._unread = set()
+
+    def hand_to(self, taker: Callable[[Sequence[Delivery]], None]) -> None:
+        """From now on whatever is stored here, kept or not, is handed out right after its commit, in that order."""
+        self._taker = taker
 
     @property
     def unread(self) -> int:
@@ -75,10 +80,12 @@ class Outbox:
                     self._kept_ahead = set(sorted(self._kept_ahead)[-MAX_GAPS:])
         self._given_back.extend(delivery for delivery in read if delivery.position != kept)
 
-    def stored(self, positions: Iterable[int]) -> None:
-        """Events for whoever receives were committed by this process."""
+    def stored(self, deliveries: Sequence[Delivery], kept: Collection[int] = ()) -> None:
+        """Events were committed by this process; those at ``kept`` are in their writer's hands already."""
         if self._unread is not None:
-            self._unread.update(positions)
+            self._unread.update(d.position for d in deliveries if d.position not in kept)
+        if self._taker is not None and deliveries:
+            self._taker(deliveries)
 
     def received(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Of these, the ones to hand out, with those that were held back wrongly."""

@@ -12,9 +12,10 @@ from stepwell._domain.decision import Decision
 from stepwell._domain.ids import ForeignID, RunID
 from stepwell._domain.record import HistoryEntry, Record
 from stepwell._domain.states import RunState
+from stepwell.adapters.postgres.effects import stored_events
 from stepwell.adapters.postgres.errors import in_our_words
 from stepwell.adapters.postgres.part import Part
-from stepwell.adapters.postgres.rows import entry_of, position_of, record_of, slot_of
+from stepwell.adapters.postgres.rows import entry_of, record_of, slot_of
 from stepwell.adapters.postgres.starts import Begins, Begun, look, until_through
 from stepwell.adapters.postgres.tables import HISTORY, RUN
 from stepwell.adapters.postgres.writer import MAX_BYTES, MAX_ROWS
@@ -174,13 +175,13 @@ class Runs(Part):
     async def _store(self, begins: Begins, now: datetime) -> None:
         finished = self._db.outbox.take_finished()
         try:
-            sql, arguments = begins.statement(now, finished)
+            sql, arguments = begins.statement(now, finished, sent=self._db.sent(now))
             stored = await self._db.raw(sql, *arguments)
         except BaseException:
             self._db.outbox.finish(finished)
             raise
         self._db.outbox.deleted(finished)
-        events = [position_of(number, slot_of(now)) for _, number, *_ in stored if number is not None]
+        events = stored_events(stored, begins.fresh, slot_of(now))
         self._db.outbox.stored(events)
         self._db.watch.wake(events=bool(events))
 

@@ -102,7 +102,7 @@ keyed AS (
     HISTORY,
     EVENT,
     PLACE,
-    values={"now": "timestamptz", "slot": "smallint"},
+    values={"slot": "smallint", "sent": "timestamptz"},
     numbered=[EVENT],
 )
 
@@ -124,8 +124,11 @@ class Begins:
         """Whether nothing is to be stored."""
         return not self.fresh and not self.keys
 
-    def statement(self, now: datetime, finished: Sequence[int]) -> tuple[str, Sequence[Any]]:
-        """The statement and its parameters; ``finished`` are rows of the outbox to delete along with it."""
+    def statement(self, now: datetime, finished: Sequence[int], *, sent: datetime) -> tuple[str, Sequence[Any]]:
+        """The statement and its parameters.
+
+        ``finished`` are rows of the outbox to delete along with it; ``sent`` is what new ones are dated.
+        """
         arguments = _START.arguments(
             # In the order of the unique key: two who insert the same ones then wait in a line and not in a circle.
             sorted((run_row(decision.record) for decision in self.fresh), key=lambda row: (row[0], row[1], row[3])),
@@ -135,8 +138,8 @@ class Begins:
             history_rows(self.fresh),
             event_rows(self.fresh),
             [place_of(position) for position in finished],
-            now=now,
             slot=slot_of(now),
+            sent=sent,
         )
         return _START.sql, arguments
 

@@ -9,9 +9,14 @@ from stepwell.adapters.postgres.chores import Chores
 from stepwell.adapters.postgres.connectors import Connectors
 from stepwell.adapters.postgres.database import MAX_CONNECTIONS, Database
 from stepwell.adapters.postgres.due import DueRows
+from stepwell.adapters.postgres.governing import Governing
 from stepwell.adapters.postgres.inbox import Inbox
 from stepwell.adapters.postgres.migrate import check
+from stepwell.adapters.postgres.outgoing import Outgoing
+from stepwell.adapters.postgres.outlook import Outlook
+from stepwell.adapters.postgres.repairs import Repairs
 from stepwell.adapters.postgres.runs import Runs
+from stepwell.adapters.postgres.steering import Steering
 from stepwell.adapters.postgres.stream import PostgresStream
 from stepwell.adapters.postgres.ticks import Ticks
 from stepwell.adapters.postgres.upkeep import Upkeep
@@ -19,19 +24,42 @@ from stepwell.adapters.postgres.workflows import Workflows
 from stepwell.ports.clock import Clock
 
 
-class PostgresStore(Runs, Workflows, Inbox, Chores, DueRows, Ticks, Connectors, Upkeep):
-    """Implements ``RecordStore``, for the event loop that opened it."""
+class PostgresStore(
+    Runs,
+    Workflows,
+    Inbox,
+    Chores,
+    DueRows,
+    Ticks,
+    Connectors,
+    Repairs,
+    Outgoing,
+    Steering,
+    Governing,
+    Upkeep,
+    Outlook,
+):
+    """Implements ``RecordStore``, ``EventOutbox``, ``SteeringStore`` and ``Outlook``, for the loop that opened it."""
 
     @classmethod
     async def open(
-        cls, dsn: str, *, clock: Clock | None = None, name: str = "stepwell", connections: int = MAX_CONNECTIONS
+        cls,
+        dsn: str,
+        *,
+        clock: Clock | None = None,
+        name: str = "stepwell",
+        connections: int = MAX_CONNECTIONS,
+        outside: bool = False,
     ) -> PostgresStore:
         """Connect to a migrated database. ``clock`` None: the server's. ``name`` is shown in ``pg_stat_activity``.
+
+        ``outside``: this process publishes no events. Those that it stores are dated ``-infinity``, by which the
+        workers' keeper publishes them at once and does not wait first for whoever stored them.
 
         Raises ``StoreRefusedError`` if the schema is older than this code, or needs newer code, or the server refuses
         us; ``StoreUnavailableError`` if it cannot be reached.
         """
-        database = await Database.connect(dsn, clock=clock, name=name, connections=connections)
+        database = await Database.connect(dsn, clock=clock, name=name, connections=connections, outside=outside)
         try:
             await check(database.once)
             await database.once("SELECT clock_timestamp() AS server_now")
@@ -40,9 +68,9 @@ class PostgresStore(Runs, Workflows, Inbox, Chores, DueRows, Ticks, Connectors, 
             raise
         return cls(database)
 
-    def stream(self) -> PostgresStream:
-        """The events of this database, from the oldest that nobody finished."""
-        return PostgresStream(self._db, self._writer)
+    def stream(self, namespace: str | None = None) -> PostgresStream:
+        """The events of this database (or of this namespace alone), from the oldest that nobody finished."""
+        return PostgresStream(self._db, self._writer, namespace)
 
     async def close(self) -> None:
         """Store what is queued and let go of the connections. Calling it twice is harmless."""

@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
-
-import asyncpg
+from typing import TYPE_CHECKING, Any, cast
 
 from stepwell._domain.decision import Decision
 from stepwell._domain.ids import RunID
-from stepwell._domain.record import EventKind
+from stepwell._domain.record import Event, EventKind
+from stepwell.adapters.postgres.effects import stored_events
 from stepwell.adapters.postgres.errors import in_our_words
 from stepwell.adapters.postgres.moves import advance_statement
 from stepwell.adapters.postgres.part import Part
 from stepwell.adapters.postgres.rows import position_of, slot_of, tick_of, tick_row
 from stepwell.adapters.postgres.starts import Begun, look, until_through
 from stepwell.adapters.postgres.statement import Statement
-from stepwell.adapters.postgres.tables import EVENT, TICK
+from stepwell.adapters.postgres.tables import EVENT, TICK, Row
 from stepwell.ports.store import LEASE, Started, StartOutcome, TickRow
+from stepwell.ports.stream import Delivery
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -40,10 +40,10 @@ event AS (
     SELECT {{slot}}, {{now}}, '{EventKind.TICK}', namespace, workflow, '', 0, '',
         schedule || '/' || to_char(planned AT TIME ZONE 'UTC', 'YYYYMMDD"T"HH24MISS"Z"'), ''
     FROM first WHERE outcome = '' AND {{emit}} ORDER BY namespace, workflow, schedule, planned
-    RETURNING id
+    RETURNING id, namespace, workflow, name
 )
 SELECT namespace, workflow, schedule, planned, NULL FROM first
-UNION ALL SELECT NULL, NULL, NULL, NULL, id FROM event
+UNION ALL SELECT namespace, workflow, name, NULL, id FROM event
 """,  # noqa: S608  (no text from outside)
     TICK,
     values={"now": "timestamptz", "again": "timestamptz", "slot": "smallint", "emit": "boolean"},
@@ -88,7 +88,7 @@ class Ticks(Part):
         values = {"now": now, "again": now + LEASE, "slot": slot_of(now), "emit": emit}
         arguments = _RECORD.arguments([tick_row(tick) for tick in unique.values()], **values)
         rows = await self._db.once(_RECORD.sql, *arguments)
-        events = [position_of(row[4], slot_of(now)) for row in rows if row[4] is not None]
+        events = [_delivery(row, slot_of(now)) for row in rows if row[4] is not None]
         self._db.outbox.stored(events)
         self._db.watch.wake(events=bool(events))
         fresh = {tuple(row[:4]) for row in rows if row[4] is None}
@@ -138,24 +138,25 @@ class Ticks(Part):
         return any(versions.get(d.record.run_id) != d.before_version for d in replaces)
 
     async def _resolve(self, tick: TickRow, begun: Begun | None, replaces: Sequence[Decision]) -> Started | None:
-        now, key, positions = self.now(), _key(tick), list[int]()
+        now, key, events = self.now(), _key(tick), list[Delivery]()
         async with self._db.transaction() as tx:
             if not await tx.fetch(_UNDECIDED, *key):
                 return None
             if begun is None or not await _in_the_way(tx, begun, replaces):
-                positions += await _replace(tx, replaces, now)
+                events += await _replace(tx, replaces, now)
             if begun is None:
                 await tx.fetch(_DECIDE, *key, tick.outcome or "Skipped", tick.reason, None)
                 started = None
             else:
                 begins = await look(tx.fetch, [begun], now)
                 if not begins.nothing:
-                    positions += _positions(await tx.fetch(*_spread(begins.statement(now, ()))), now)
+                    stored = await tx.fetch(*_spread(begins.statement(now, (), sent=now)))
+                    events += stored_events(cast("list[Row]", stored), begins.fresh, slot_of(now))
                 (started,) = begins.answers
                 busy = started.outcome is StartOutcome.BUSY
                 outcome = ("Skipped", "ForeignIDBusy", None) if busy else ("Started", tick.reason, started.run_id)
                 await tx.fetch(_DECIDE, *key, *outcome)
-        self._db.outbox.stored(positions)
+        self._db.outbox.stored(events)
         return started
 
 
@@ -167,17 +168,21 @@ def _spread(statement: tuple[str, Sequence[Any]]) -> tuple[Any, ...]:
     return (statement[0], *statement[1])
 
 
-def _positions(rows: Sequence[asyncpg.Record], now: datetime) -> list[int]:
-    return [position_of(row[1], slot_of(now)) for row in rows if row[1] is not None]
+def _delivery(row: Row, slot: int) -> Delivery:
+    namespace, workflow, name, _, number = row
+    event = Event(
+        kind=EventKind.TICK, namespace=namespace, workflow=workflow, run_id=RunID(""), version=0, status="", name=name
+    )
+    return Delivery(event=event, position=position_of(number, slot))
 
 
-async def _replace(tx: PoolConnectionProxy[Any], replaces: Sequence[Decision], now: datetime) -> list[int]:
+async def _replace(tx: PoolConnectionProxy[Any], replaces: Sequence[Decision], now: datetime) -> list[Delivery]:
     if not replaces:
         return []
-    rows = await tx.fetch(*_spread(advance_statement(replaces, now, ())))
+    rows = await tx.fetch(*_spread(advance_statement(replaces, now, (), sent=now)))
     if {row[0] for row in rows} != {decision.record.run_id for decision in replaces}:
         raise _MovedError
-    return _positions(rows, now)
+    return stored_events(cast("list[Row]", rows), replaces, slot_of(now))
 
 
 async def _in_the_way(tx: PoolConnectionProxy[Any], begun: Begun, replaces: Sequence[Decision]) -> bool:

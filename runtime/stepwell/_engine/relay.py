@@ -1,0 +1,80 @@
+"""What was committed is published at once and deleted once the broker has it; nobody waits for either.
+
+An event that could not be published stays in the outbox, where the sweep of whoever is keeper finds it. Both may
+publish one event, and a row may be left behind when the process dies in between: a copy is stale when it arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from stepwell.ports.outbox import EventOutbox, EventPublisher
+from stepwell.ports.stream import Delivery
+
+log = logging.getLogger(__name__)
+
+_SWEPT_AT_ONCE = 1000
+_LAST_SECONDS = 5.0
+
+
+class Relay:
+    """Between one store and one broker. ``fault`` is called between publishing and deleting: a test may end there."""
+
+    def __init__(
+        self, outbox: EventOutbox, publisher: EventPublisher, *, fault: Callable[[], None] | None = None
+    ) -> None:
+        self._outbox = outbox
+        self._publisher = publisher
+        self._fault = fault
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Publish all that this process stores from now on."""
+        self._outbox.hand_to(self._take)
+
+    async def stop(self) -> None:
+        """Wait a moment for what is under way; what is left is the sweep's."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_LAST_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def sweep(self, namespace: str) -> int:
+        """Publish what nobody published in time; returns how many events the broker took."""
+        swept = 0
+        while True:
+            found = await self._outbox.overdue(namespace, _SWEPT_AT_ONCE)
+            taken = await self._publish(found)
+            swept += taken
+            # What the broker did not take would be found again at once.
+            if len(found) < _SWEPT_AT_ONCE or taken < len(found):
+                if found:
+                    log.info("overdue events", extra={"action": "outbox_swept", "found": len(found), "taken": taken})
+                return swept
+
+    async def forward(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Publish events again that belong into another topic; returns those that the broker did not take."""
+        taken = await self._publisher.publish([delivery.event for delivery in deliveries])
+        return [delivery for delivery, done in zip(deliveries, taken, strict=True) if not done]
+
+    def _take(self, deliveries: Sequence[Delivery]) -> None:
+        # Tasks start in the order in which they are made, and the publisher queues before it first waits.
+        task = asyncio.get_running_loop().create_task(self._publish_all(deliveries), name="stepwell-relay")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _publish_all(self, deliveries: Sequence[Delivery]) -> None:
+        await self._publish(deliveries)
+
+    async def _publish(self, deliveries: Sequence[Delivery]) -> int:
+        if not deliveries:
+            return 0
+        taken = await self._publisher.publish([delivery.event for delivery in deliveries])
+        done = [delivery for delivery, stored in zip(deliveries, taken, strict=True) if stored]
+        if self._fault is not None:
+            self._fault()
+        self._outbox.published(done)
+        return len(done)

@@ -1,0 +1,95 @@
+"""Who may have ended a process is counted before it starts again, then runs alone in its process, then not at all.
+
+The count is stored before the handler starts, and is cleared by whatever outcome the attempt has: only a process that
+ends in between leaves it behind.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from stepwell._engine.context import Context, Work
+from stepwell._engine.steps import StepLoop
+from stepwell.errors import StoreError
+
+MAX_CRASHES = 3
+
+
+class Suspects:
+    """``start`` lets a work run beside others, ``run`` runs one to its end, ``give_back`` offers it again later.
+
+    ``quiet`` returns once nobody is at work.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        steps: StepLoop,
+        *,
+        start: Callable[[Work], None],
+        run: Callable[[Work], Awaitable[None]],
+        give_back: Callable[[Work], None],
+        quiet: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._context = context
+        self._steps = steps
+        self._start = start
+        self._run = run
+        self._give_back = give_back
+        self._quiet = quiet
+        self._line: deque[Work] = deque()
+        self._running = False
+
+    @staticmethod
+    def concerns(work: Work) -> bool:
+        """Whether the work is to be handled with care."""
+        return work.delivery.suspect or (work.loaded is not None and work.loaded.record.crashes > 0)
+
+    async def admit(self, works: Sequence[Work]) -> None:
+        """Start those of which nobody died yet, counted; line up the others."""
+        first = [work for work in works if work.loaded is None or not work.loaded.record.crashes]
+        try:
+            await self._count(first)
+        except StoreError:
+            for work in works:
+                self._give_back(work)
+            return
+        for work in first:
+            self._start(work)
+        self._line.extend(work for work in works if work not in first)
+        if self._line and not self._running:
+            await self._one_by_one()
+
+    async def forgive(self, work: Work) -> None:
+        """The attempt is over and the process lives, whatever became of the run."""
+        if work.loaded is not None:
+            await self._context.store.forgive([(work.event.run_id, work.loaded.record.version)])
+
+    async def _one_by_one(self) -> None:
+        # From here on nobody else starts, until the line is through.
+        self._running = self._context.lanes.held_back = True
+        try:
+            while self._line:
+                await self._quiet()
+                await self._alone(self._line.popleft())
+        finally:
+            self._running = self._context.lanes.held_back = False
+            self._context.lanes.on_free()
+
+    async def _alone(self, work: Work) -> None:
+        try:
+            await self._context.reload(work)
+            counted = await self._count([work])
+            if counted >= MAX_CRASHES:
+                await self._steps.give_up(work, counted - 1)
+        except StoreError:
+            self._give_back(work)
+            return
+        await self._run(work)
+
+    async def _count(self, works: Sequence[Work]) -> int:
+        """Count one more for each; returns the highest count."""
+        standing = [(w.event.run_id, w.loaded.record.version) for w in works if w.loaded is not None]
+        counts = await self._context.store.count_crashes(standing) if standing else {}
+        return max(counts.values(), default=0)
