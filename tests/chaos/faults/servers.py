@@ -175,7 +175,7 @@ class RowLocked(Fault):
         round_.measured["slowest neighbour"] = slowest
         if not locked:
             yield Violation(self.name, "", "no row was ever locked: the round shows nothing")
-        if slowest > _AT_ONCE_SECONDS:
+        if slowest > _AT_ONCE_SECONDS and not evidence.strained(began, ended):
             yield Violation(self.name, "", f"while {len(locked)} rows were locked, another run waited {slowest:.1f} s")
 
 
@@ -197,5 +197,5 @@ def goes_on(round_: Round, evidence: Evidence, seconds: float, *, through_kafka:
     calls = (call.began for call in evidence.calls if not through_kafka or (call.run_id in came and call.version == 1))
     first = min((began for began in calls if began > back), default=evidence.closed)
     round_.measured["goes on after"] = first - back
-    if first > back + seconds:
+    if first > back + seconds and not evidence.strained(back, back + seconds):
         yield Violation(round_.fault.name, "", f"nothing went on for {first - back:.1f} s after the server was back")
