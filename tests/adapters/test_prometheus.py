@@ -22,7 +22,7 @@ from stepwell._domain.record import EventKind
 from stepwell._engine.telemetry import FanOut, Tally
 from stepwell.adapters.prometheus import PrometheusTelemetry
 from stepwell.ports.store import StatusCount
-from stepwell.ports.telemetry import Attempt, Telemetry
+from stepwell.ports.telemetry import Attempt, Sharing, Telemetry
 from stepwell.testing import World
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
