@@ -42,8 +42,8 @@ types: $(VENV)/.ready-test  ## Only mypy --strict.
 bench: $(VENV)/.ready-bench  ## Measure this machine, side by side with DBOS. BENCH_ARGS=--quick for a try.
 	@$(RUN) -m tests.bench.run $(BENCH_ARGS)
 
-helpdesk: log-is-named $(VENV)/.ready-base  ## Replay a real event log: LOG=tickets.csv.gz [STORE=file.db].
-	@$(RUN) -m examples.helpdesk.replay "$(LOG)" $(if $(STORE),--store "$(STORE)") --json
+helpdesk: log-is-named $(VENV)/.ready-$(if $(filter postgres,$(STORE)),test,base)  ## Replay a real event log: LOG=tickets.csv.gz [STORE=file.db | STORE=postgres].
+	@$(RUN) -m $(if $(filter postgres,$(STORE)),tests.worker.helpdesk "$(LOG)",examples.helpdesk.replay "$(LOG)" $(if $(STORE),--store "$(STORE)")) --json
 
 kind-up: $(VENV)/.ready-test  ## Bring up a cluster with PostgreSQL, Kafka and Stepwell in it, to the first run. As root.
 	@tests/cluster/kind/up

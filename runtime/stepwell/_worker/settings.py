@@ -48,6 +48,8 @@ _NOT_SHOWN = "(not shown)"
 _MAX_SHOWN = 80
 _LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL_RULE = "must be 1 to 63 lower-case letters, digits and dashes, with no dash at either end"
+_MEMBER = re.compile("[a-z0-9]([-a-z0-9.]{0,198}[a-z0-9])?")
+_MEMBER_RULE = "must be 1 to 200 lower-case letters, digits, dashes and dots, with a letter or digit at either end"
 
 
 class MembershipKind(StrEnum):
@@ -71,6 +73,13 @@ def _duration(value: object) -> object:
 def _label(value: str) -> str:
     if not _LABEL.fullmatch(value):
         raise ValueError(_LABEL_RULE)
+    return value
+
+
+def _member(value: str) -> str:
+    """A pod's name may be longer than a label, and it is the end of it that tells two pods of one Deployment apart."""
+    if not _MEMBER.fullmatch(value):
+        raise ValueError(_MEMBER_RULE)
     return value
 
 
@@ -180,7 +189,7 @@ class WorkerSettings(_Section):
     kafka: KafkaSection | None = Field(None, description="Absent: events are read from the database itself.")
     namespace: Label = Field("default", description="Whose workflows are served.")
     membership: MembershipKind = Field(MembershipKind.POSTGRES, description="Where workers find each other.")
-    name: Label = Field(
+    name: Annotated[str, AfterValidator(_member)] = Field(
         default_factory=lambda given: _own_name(given.get("membership", MembershipKind.POSTGRES)),
         description="This worker's own; the default is the host's, and outside Kubernetes the process's number.",
     )

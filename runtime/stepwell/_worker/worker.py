@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -135,6 +136,12 @@ async def _work(
         topic = connected.topics.common(workflow)
         return any(topic in member.topics for member in joined[0].view.live.values()) if joined else False
 
+    def moves() -> Mapping[str, float]:
+        total = Counter[str]()
+        for member in joined[0].view.live.values() if joined else ():
+            total.update(member.moves)
+        return total
+
     broker = Broker(
         outbox=connected.store,
         publisher=connected.publisher,
@@ -142,6 +149,7 @@ async def _work(
         belongs_here=lambda event: connected.topics.of(event) in own_topics,
         holds=lambda role: bool(joined) and joined[0].holds(role),
         served=served,
+        moves=moves,
         hand_back=connected.events.hand_back,
     )
     ports = Ports(
@@ -163,11 +171,15 @@ async def _work(
     )
     found.append(engine)
     members = Members(
-        _membership(settings),
+        _membership(settings, connected.installation),
         name=settings.name,
         topics=own_topics,
         roles=engine.roles,
-        observe=lambda: Load(in_flight=engine.context.lanes.taken(), seen=engine.context.catalog.generations),
+        observe=lambda: Load(
+            in_flight=engine.context.lanes.taken(),
+            seen=engine.context.catalog.generations,
+            moves=engine.context.rates.moves(),
+        ),
         in_hand=engine.in_hand,
         every_role=plan.every_role,
     )
@@ -211,13 +223,15 @@ async def _partitions(connected: Connected, plan: WorkerPlan, own: frozenset[str
     return {topic: count for topic, count in counts.items() if topic in own}
 
 
-def _membership(settings: WorkerSettings) -> Membership:
+def _membership(settings: WorkerSettings, installation: str) -> Membership:
     match settings.membership:
         case MembershipKind.POSTGRES:
             return PostgresMembership(settings.dsn.get_secret_value(), settings.namespace)
         case MembershipKind.KUBERNETES:
-            rule = "is not in this release: workers find each other by the database"
-            raise SettingsError([Problem(path="membership", value="'kubernetes'", rule=rule)])
+            from stepwell.adapters.kubernetes import LeaseMembership, in_cluster  # noqa: PLC0415  (an extra)
+
+            configuration, namespace = in_cluster()
+            return LeaseMembership(configuration, namespace, installation)
 
 
 async def _health(plan: WorkerPlan, stack: AsyncExitStack) -> HealthPages | None:

@@ -46,7 +46,7 @@ SELECT run.run_id, run.version, run.attempts FROM run WHERE run_id = ANY ($1::te
 """
 _STILL_OPEN = f"SELECT inbox_id FROM inbox WHERE inbox_id = ANY ($1::text[]) AND state = '{CallbackState.PENDING}'"  # noqa: S608  (ours)
 # A finished run is rarely changed once more (its data are deleted): then it comes back, and is put away again later.
-_BRING_BACK = """
+BRING_BACK = """
 WITH back AS (
     DELETE FROM run_finished f USING unnest($1::text[], $2::bigint[]) AS i (run_id, version)
     WHERE f.run_id = i.run_id AND f.version = i.version RETURNING f.*
@@ -85,7 +85,7 @@ class Writer:
 
     def __init__(self, database: Database, columns: str) -> None:
         self._db = database
-        self._bring_back = _BRING_BACK.format(columns=columns)
+        self._bring_back = BRING_BACK.format(columns=columns)
         self._queue: list[_Job] = []
         self._delayed: list[_Job] = []
         self._delay: asyncio.TimerHandle | None = None
