@@ -21,11 +21,11 @@ STORE ?=
 RUN := $(VENV)/bin/python
 export VENV PYTHON PYTEST_ARGS
 
-.PHONY: help demo test lint types bench helpdesk format build clean venv log-is-named
+.PHONY: help demo test lint types bench helpdesk format build clean venv log-is-named kind-up kind-down
 
 help:  ## Print this list.
 	@echo "usage: make TARGET"
-	@sed -nE 's/^([a-z]+):.*  ## (.*)$$/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)$$/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(VENV)/.ready-base  ## Send a thousand orders through a shop in which much goes wrong.
 	@$(RUN) -m examples.orders.demo
@@ -44,6 +44,12 @@ bench: $(VENV)/.ready-bench  ## Measure this machine, side by side with DBOS. BE
 
 helpdesk: log-is-named $(VENV)/.ready-$(if $(filter postgres,$(STORE)),test,base)  ## Replay a real event log: LOG=tickets.csv.gz [STORE=file.db | STORE=postgres].
 	@$(RUN) -m $(if $(filter postgres,$(STORE)),tests.worker.helpdesk "$(LOG)",examples.helpdesk.replay "$(LOG)" $(if $(STORE),--store "$(STORE)")) --json
+
+kind-up: $(VENV)/.ready-test  ## Bring up a cluster with PostgreSQL, Kafka and Stepwell in it, to the first run. As root.
+	@tests/cluster/kind/up
+
+kind-down:  ## Remove that cluster with all that is in it.
+	@tests/cluster/kind/down
 
 format: $(VENV)/.ready-test  ## Let ruff format and mend what it can.
 	@$(VENV)/bin/ruff check --fix-only --quiet . && $(VENV)/bin/ruff format .
