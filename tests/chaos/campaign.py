@@ -11,6 +11,7 @@ import asyncio
 import logging
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 from tests.chaos.faults import FAULTS
 from tests.chaos.fleet import zygote
 from tests.chaos.machine import Machine
-from tests.chaos.round import Fault, Result, Servers, run_round
+from tests.chaos.round import Fault, Result, Servers, broken_off, run_round
 from tests.cluster import kafka, postgres
 
 SEEDS = 30
@@ -50,7 +51,10 @@ Job = tuple[Fault, Sequence[int]]
 class Campaign:
     """All jobs, on servers that are started for those that need them."""
 
-    def __init__(self, jobs: Sequence[Job], where: Path, *, at_once: int = AT_ONCE, lanes: int = LANES) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], where: Path, *, at_once: int = AT_ONCE, lanes: int = LANES, keep: bool = False
+    ) -> None:
+        self._keep = keep
         self._where = where
         self._at_once = at_once
         self._machine = Machine()
@@ -95,12 +99,17 @@ class Campaign:
         for fault, seeds in jobs:
             group = servers[fault.own_database, fault.own_broker]
             for start in range(0, len(seeds), self._at_once):
-                async with asyncio.TaskGroup() as together:
-                    for seed in seeds[start : start + self._at_once]:
-                        together.create_task(self._round(fault, seed, group))
+                side_by_side = seeds[start : start + self._at_once]
+                group.party = asyncio.Barrier(len(side_by_side))
+                await asyncio.gather(*(self._round(fault, seed, group) for seed in side_by_side))
 
     async def _round(self, fault: Fault, seed: int, servers: Servers) -> None:
-        result = await run_round(fault, seed, servers, self._where)
+        try:
+            result = await run_round(fault, seed, servers, self._where, keep=self._keep)
+        except Exception as error:  # noqa: BLE001  (told as what was found, and the other rounds go on)
+            await servers.party.abort()
+            traceback.print_exception(error)
+            result = broken_off(fault, seed, error, self._where)
         self.results.append(result)
         tell(result)
 
@@ -111,7 +120,8 @@ def tell(result: Result) -> None:
     print(  # noqa: T201  (a program for people)
         f"{result.fault:4} seed {result.seed:6}  {result.seconds:5.1f} s  {counts.triggers:4} triggers"
         f"  {counts.moves:6} moves  {counts.repeats:4} repeats  {len(result.violations):3} violations  "
-        + ", ".join(f"{name} {value:.1f}" for name, value in result.measured.items()),
+        + ", ".join(f"{name} {value:.1f}" for name, value in result.measured.items())
+        + f" (last: {result.last})",
         flush=True,
     )
     for violation in result.violations[:10]:
@@ -152,11 +162,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, action="append", help="only this seed (may be repeated)")
     parser.add_argument("--at-once", type=int, default=AT_ONCE, help=f"seeds side by side [{AT_ONCE}]")
     parser.add_argument("--lanes", type=int, default=LANES, help=f"faults side by side [{LANES}]")
+    parser.add_argument("--keep", action="store_true", help="leave what was seen, even if nothing was wrong")
     given = parser.parse_args(arguments)
     chosen = [FAULTS[name] for name in given.fault or FAULTS]
     jobs = [(fault, given.seed or seeds_of(fault, given.seeds)) for fault in chosen]
     where = Path(tempfile.mkdtemp(prefix="stepwell-chaos-"))
-    results = Campaign(jobs, where, at_once=given.at_once, lanes=given.lanes).run()
+    results = Campaign(jobs, where, at_once=given.at_once, lanes=given.lanes, keep=given.keep).run()
     print(f"\n{table(results)}")  # noqa: T201  (as above)
     return int(any(result.violations for result in results))
 

@@ -14,6 +14,8 @@ from enum import StrEnum
 from functools import cached_property
 from itertools import groupby
 
+_STRAINED = 0.3
+
 
 class Ask(StrEnum):
     """What the driver asks for."""
@@ -204,7 +206,7 @@ class Evidence:
     found: Sequence[Found] = ()
     unrest: Sequence[Span] = ()
     full: Sequence[Span] = ()
-    """When the machine itself had no time left: punctuality is promised at a load that it can bear."""
+    """When the machine itself had no time left."""
     settled: float
     """When the workers were told to stop: what began later need not have ended."""
     closed: float
@@ -228,9 +230,18 @@ class Evidence:
         return bool(lines) and lines[0].at > self.settled
 
     def calm(self, began: float, ended: float) -> bool:
-        """Whether nothing was out of order at any time between."""
-        spans = (*self.unrest, *self.full)
-        return not any(span.began <= ended and began <= span.ended for span in spans)
+        """Whether nothing was out of order at any time between, and the machine could bear its load."""
+        unrest = any(span.began <= ended and began <= span.ended for span in self.unrest)
+        return not unrest and not self.strained(began, ended)
+
+    def strained(self, began: float, ended: float) -> bool:
+        """Whether the machine had no time left for much of that time, whoever took it: then all is late on it."""
+        return covered(self.full, began, ended) > _STRAINED * (ended - began)
+
+
+def covered(spans: Sequence[Span], began: float, ended: float) -> float:
+    """Seconds of that time that lie in spans, which do not overlap."""
+    return sum(max(0.0, min(span.ended, ended) - max(span.began, began)) for span in spans)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -142,7 +142,7 @@ def _odd_answer(run: Run[Order], trouble: str) -> Any:
             return S.NEW
         case "nothing-known":
             return "Nowhere"
-        case "pause-nul":
+        case "pause-nul" if _first_time(run):
             return run.pause("no\x00good")
         case "huge":
             run.object.text = "x" * _HUGE

@@ -44,7 +44,7 @@ class Load:
     """What the callers of one seed do."""
 
     seconds: float = 8.0
-    rate: float = 10.0
+    rate: float = 5.0
     """Triggers a second."""
     troubles: Mapping[str, float] = field(default_factory=lambda: COMMON_TROUBLES)
     troubled: float = 0.15
@@ -118,7 +118,7 @@ class Callers:
         self.owners: dict[str, str] = {}
         """Whose payload a run has, by run id, of the runs whose erasure was acknowledged."""
         self.poisoned: dict[str, str] = {}
-        """By run id of the runs that end their process: the code with which they were paused, empty while not."""
+        """By run id of the runs that end their process: the status in which they do so."""
 
     async def call(self) -> None:
         """Ask for everything in the plan, each in its time; returns when the last trigger was asked for."""
@@ -133,8 +133,9 @@ class Callers:
         run_id = await self._trigger(plan)
         if run_id is None:
             return
-        if "exit-always" in str(plan.order.plan):
-            self.poisoned[run_id] = ""
+        for status, troubles in plan.order.plan.items():
+            if "exit-always" in troubles:
+                self.poisoned[run_id] = status
         await asyncio.gather(self._answer(plan, run_id), self._steer(plan, run_id), self._erase(plan, run_id))
 
     async def _trigger(self, plan: Plan) -> RunID | None:
@@ -240,7 +241,6 @@ class Callers:
         """Once: whatever is paused goes on, but what ended its process too often is given up."""
         async for run in self._runs.list(state=RunState.PAUSED):
             if run.pause_code is PauseCode.PROCESS_DIED:
-                self.poisoned[run.id] = str(run.pause_code)
                 await self._wish(Ask.CANCEL, str(run.foreign_id), run.id)
             else:
                 await self._wish(Ask.RESUME, str(run.foreign_id), run.id)

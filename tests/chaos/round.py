@@ -10,7 +10,7 @@ import asyncio
 import random
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -42,11 +42,13 @@ READY_SECONDS = 60.0
 _LOOK = 0.1
 _AGE = "UPDATE workflow SET created_at = created_at - $1::interval RETURNING created_at"
 _LEFT = """
-SELECT (SELECT count(*) FROM run WHERE finished_at IS NULL OR state = 'RequestedDataDeleted')
-     + (SELECT count(*) FROM run_finished WHERE state = 'RequestedDataDeleted')
-     + (SELECT count(*) FROM hook) + (SELECT count(*) FROM requested_start)
-     + (SELECT count(*) FROM inbox WHERE state = 'Pending')
-     + (SELECT count(*) FROM tick WHERE outcome = '')
+SELECT (SELECT count(*) FROM run WHERE finished_at IS NULL) AS unfinished,
+       (SELECT count(*) FROM run WHERE state = 'RequestedDataDeleted') AS deletions,
+       (SELECT count(*) FROM run_finished WHERE state = 'RequestedDataDeleted') AS archived_deletions,
+       (SELECT count(*) FROM hook) AS hooks,
+       (SELECT count(*) FROM requested_start) AS starts,
+       (SELECT count(*) FROM inbox WHERE state = 'Pending') AS callbacks,
+       (SELECT count(*) FROM tick WHERE outcome = '') AS ticks
 """
 
 
@@ -93,8 +95,12 @@ class Servers:
     kafka: Broker
     zygote: Zygote
     machine: Machine
+    down: float = 0.0
+    """When a server was first broken by the fault of the group."""
     back: float = 0.0
     """When a server was last there again, behind a fault of the group."""
+    party: asyncio.Barrier = field(default_factory=lambda: asyncio.Barrier(1))
+    """Where rounds that are played side by side wait for each other, before anything is broken."""
     _blow: asyncio.Task[None] | None = None
 
     async def together(self, round_: Round) -> None:
@@ -113,9 +119,24 @@ class Result:
     counts: Counts
     violations: Sequence[Violation]
     seconds: float
-    measured: dict[str, float]
+    measured: Mapping[str, float]
+    last: str = ""
+    """What was done last, behind everything else."""
     kept: Path | None
     """Where everything that was seen lies, if anything was wrong."""
+
+
+def broken_off(fault: Fault, seed: int, error: Exception, where: Path) -> Result:
+    """The outcome of a round that never came to its verdict."""
+    return Result(
+        fault=fault.name,
+        seed=seed,
+        counts=Counts(triggers=0, moves=0, calls=0, repeats=0),
+        violations=[Violation(fault.name, "", f"the round broke off: {error!r}")],
+        seconds=0.0,
+        measured={},
+        kept=where / f"{fault.name}-{seed}",
+    )
 
 
 @dataclass(kw_only=True, eq=False)
@@ -133,8 +154,10 @@ class Round:
     measured: dict[str, float] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     """What went wrong that no promise has a name for."""
-    poisoned: frozenset[str] = frozenset()
-    """Runs whose handlers end the process at every attempt."""
+    poisoned: Mapping[str, str] = field(default_factory=dict)
+    """Runs whose handler ends the process at every attempt, with the status in which it does."""
+    last: str = ""
+    """What was still to be done when it was last looked at, if anything was."""
     locked: frozenset[str] = frozenset()
     """Runs whose rows somebody had locked, and from when until when."""
     locked_while: Span | None = None
@@ -154,8 +177,8 @@ class Round:
             await connection.close()
 
 
-async def run_round(fault: Fault, seed: int, servers: Servers, where: Path) -> Result:
-    """Everything from an empty database to the verdict."""
+async def run_round(fault: Fault, seed: int, servers: Servers, where: Path, *, keep: bool = False) -> Result:
+    """Everything from an empty database to the verdict. ``keep``: what was seen, even if nothing was wrong."""
     directory = where / f"{fault.name}-{seed}"
     directory.mkdir(parents=True)
     began = time.monotonic()
@@ -182,9 +205,10 @@ async def run_round(fault: Fault, seed: int, servers: Servers, where: Path) -> R
         evidence = await _played(round_)
         violations = [*check(evidence), *fault.judge(round_, evidence)]
         violations += [Violation(fault.name, "", what) for what in round_.faults]
-    if violations:
+    if violations or keep:
         told = [str(violation) for violation in violations]
-        told += [timeline(evidence, run_id) for run_id in sorted({v.run_id for v in violations if v.run_id})]
+        concerned = evidence.runs if keep else {violation.run_id for violation in violations if violation.run_id}
+        told += [timeline(evidence, run_id) for run_id in sorted(concerned)]
         (directory / "violations.txt").write_text("\n".join(told) + "\n", "utf-8")
     else:
         shutil.rmtree(directory)
@@ -195,7 +219,8 @@ async def run_round(fault: Fault, seed: int, servers: Servers, where: Path) -> R
         violations=violations,
         seconds=time.monotonic() - began,
         measured=round_.measured,
-        kept=directory if violations else None,
+        last=round_.last,
+        kept=directory if violations or keep else None,
     )
 
 
@@ -209,11 +234,12 @@ async def _played(round_: Round) -> Evidence:
         callers = Callers(client, round_.seed, fault.load)
         await callers.try_out(READY_SECONDS)
         round_.unrest.append(Span(began=started, ended=time.monotonic()))
+        await round_.servers.party.wait()
         struck = time.monotonic()
         async with asyncio.TaskGroup() as together:
             together.create_task(callers.call())
             together.create_task(fault.strike(round_))
-        round_.poisoned = frozenset(callers.poisoned)
+        round_.poisoned = callers.poisoned
         round_.measured["calm %"] = 100 * round_.servers.machine.calm(struck, time.monotonic())
         if fault.strikes:
             round_.unrest.append(Span(began=struck, ended=time.monotonic() + fault.recovery))
@@ -246,8 +272,10 @@ async def _settle(round_: Round, callers: Callers) -> None:
     while time.monotonic() < began + round_.fault.patience:
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await callers.resume_what_stands()
-            if not (await round_.sql(_LEFT))[0][0]:
+            left = {name: count for name, count in (await round_.sql(_LEFT))[0].items() if count}
+            if not left:
                 break
+            round_.last = ", ".join(f"{count} {name}" for name, count in left.items())
         await asyncio.sleep(_LOOK)
     round_.measured["settled in s"] = time.monotonic() - began
 

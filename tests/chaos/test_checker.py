@@ -321,6 +321,15 @@ def test_a_late_timeout_is_forgiven_while_something_is_broken() -> None:
     assert check(story.evidence(unrest=[Span(began=due + 3.1, ended=due + 3.5)])) != []
 
 
+def test_a_late_timeout_is_forgiven_while_the_machine_has_no_time() -> None:
+    story = good()
+    timeout_late(story)
+    due = next(item.at for item in story.lines if line("run-5", 2)(item)) + 5.0
+
+    assert check(story.evidence(full=[Span(began=due + 1, ended=due + 2)])) == []
+    assert check(story.evidence(full=[Span(began=due + 1, ended=due + 1.5)])) != []
+
+
 def test_an_early_timeout_is_never_forgiven() -> None:
     story = good()
     timeout_early(story)

@@ -33,6 +33,8 @@ EVERY_TROUBLE: Mapping[str, float] = {
     "block": 1,
 }
 _ENDS_ITS_PROCESS = "ProcessDied"
+_TRIES = 3
+"""After so many processes it is given up."""
 
 
 class BadHandlers(Fault):
@@ -55,10 +57,11 @@ class BadHandlers(Fault):
         round_.measured["died"] = float(died)
 
     def judge(self, round_: Round, evidence: Evidence) -> Iterator[Violation]:
-        for run_id in round_.poisoned:
-            reasons = [line.reason for line in evidence.history.get(run_id, ()) if line.kind == "pause"]
-            ended = any(line.kind == "cancel" for line in evidence.history.get(run_id, ()))
-            if not any(reason.startswith(_ENDS_ITS_PROCESS) for reason in reasons) and not ended:
+        for run_id, status in round_.poisoned.items():
+            lines = evidence.history.get(run_id, ())
+            tries = [call for call in evidence.calls_of.get(run_id, ()) if call.status == status and not call.ended]
+            reasons = [line.reason for line in lines if line.kind == "pause"]
+            if len(tries) >= _TRIES and not any(reason.startswith(_ENDS_ITS_PROCESS) for reason in reasons):
                 yield Violation(self.name, run_id, f"ends its process and was not paused for it: {reasons}")
 
 
@@ -96,7 +99,7 @@ class AllFail(Fault):
         before = _latency(evidence, 0, failed - 3)
         after = _latency(evidence, healed + 5, evidence.closed)
         round_.measured |= {"usual ms": before * 1000, "after ms": after * 1000}
-        if after > max(2 * before, before + 1.0):
+        if after > max(2 * before, before + 1.0) and not evidence.strained(healed, evidence.closed):
             yield Violation(self.name, "", f"new runs get their first step after {after:.2f} s, {before:.2f} s before")
 
 

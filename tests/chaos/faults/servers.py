@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer  # type: ignore[import-untyped]  # (it ships no types)
-from tests.chaos.evidence import Evidence, Span, Violation
+from tests.chaos.evidence import Ask, Evidence, Span, Violation
 from tests.chaos.load import COMMON_TROUBLES, Load
 from tests.chaos.round import Fault, Round
 from tests.chaos.wrapped import Inject
@@ -49,7 +49,7 @@ class DatabaseRestarts(Fault):
             round_.servers.back = time.monotonic()
 
     def judge(self, round_: Round, evidence: Evidence) -> Iterator[Violation]:
-        yield from goes_on(round_, evidence, round_.servers.back, self.back_seconds)
+        yield from goes_on(round_, evidence, self.back_seconds)
 
 
 class BrokerRestarts(Fault):
@@ -67,6 +67,7 @@ class BrokerRestarts(Fault):
     async def blow(self, round_: Round) -> None:
         broker = round_.servers.kafka
         await asyncio.sleep(round_.rng.uniform(1.0, 3.0))
+        round_.servers.down = time.monotonic()
         await asyncio.to_thread(broker.kill)
         if self.wipes:
             await asyncio.to_thread(broker.wipe)
@@ -75,7 +76,7 @@ class BrokerRestarts(Fault):
         round_.servers.back = time.monotonic()
 
     def judge(self, round_: Round, evidence: Evidence) -> Iterator[Violation]:
-        yield from goes_on(round_, evidence, round_.servers.back, self.back_seconds)
+        yield from goes_on(round_, evidence, self.back_seconds, through_kafka=True)
 
 
 class BrokerWiped(BrokerRestarts):
@@ -174,7 +175,7 @@ class RowLocked(Fault):
         round_.measured["slowest neighbour"] = slowest
         if not locked:
             yield Violation(self.name, "", "no row was ever locked: the round shows nothing")
-        if slowest > _AT_ONCE_SECONDS:
+        if slowest > _AT_ONCE_SECONDS and not evidence.strained(began, ended):
             yield Violation(self.name, "", f"while {len(locked)} rows were locked, another run waited {slowest:.1f} s")
 
 
@@ -189,10 +190,12 @@ async def _cut_connections(round_: Round) -> None:
         await asyncio.sleep(random.uniform(0, 0.1))
 
 
-def goes_on(round_: Round, evidence: Evidence, back: float, seconds: float) -> Iterator[Violation]:
-    """Workers store something in time after a server is back."""
-    stored = [line.at for line in evidence.lines if line.actor == "step" or line.actor.startswith("timeout/")]
-    first = min((at for at in stored if at > back), default=evidence.closed)
-    round_.measured["first move after"] = first - back
-    if first > back + seconds:
-        yield Violation(round_.fault.name, "", f"the first move came {first - back:.1f} s after the server was back")
+def goes_on(round_: Round, evidence: Evidence, seconds: float, *, through_kafka: bool = False) -> Iterator[Violation]:
+    """Workers begin something in time after a server is back; ``through_kafka``: a run that came while it was away."""
+    back, down = round_.servers.back, round_.servers.down
+    came = {note.run_id for note in evidence.notes if note.ask is Ask.TRIGGER and note.answered > down}
+    calls = (call.began for call in evidence.calls if not through_kafka or (call.run_id in came and call.version == 1))
+    first = min((began for began in calls if began > back), default=evidence.closed)
+    round_.measured["goes on after"] = first - back
+    if first > back + seconds and not evidence.strained(back, back + seconds):
+        yield Violation(round_.fault.name, "", f"nothing went on for {first - back:.1f} s after the server was back")
