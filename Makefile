@@ -21,11 +21,11 @@ STORE ?=
 RUN := $(VENV)/bin/python
 export VENV PYTHON PYTEST_ARGS
 
-.PHONY: help demo test lint types bench helpdesk format build clean venv log-is-named kind-up kind-down
+.PHONY: help demo test lint types bench bench-long bench-embedded helpdesk format build clean venv log-is-named kind-up kind-down
 
 help:  ## Print this list.
 	@echo "usage: make TARGET"
-	@sed -nE 's/^([a-z-]+):.*  ## (.*)$$/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)$$/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(VENV)/.ready-base  ## Send a thousand orders through a shop in which much goes wrong.
 	@$(RUN) -m examples.orders.demo
@@ -39,7 +39,13 @@ lint: $(VENV)/.ready-test  ## Only ruff and the directions of imports.
 types: $(VENV)/.ready-test  ## Only mypy --strict.
 	@.ci/check types
 
-bench: $(VENV)/.ready-bench  ## Measure this machine, side by side with DBOS. BENCH_ARGS=--quick for a try.
+bench: $(VENV)/.ready-bench  ## Measure workers over Postgres and Kafka beside others, 20 minutes. BENCH_ARGS=--quick for a try.
+	@$(RUN) -m tests.bench.durable.run $(BENCH_ARGS)
+
+bench-long: $(VENV)/.ready-bench  ## The same beside ten million finished runs.
+	@$(RUN) -m tests.bench.durable.run --long $(BENCH_ARGS)
+
+bench-embedded: $(VENV)/.ready-bench  ## Measure the embedded engine beside DBOS on SQLite. BENCH_ARGS=--quick for a try.
 	@$(RUN) -m tests.bench.run $(BENCH_ARGS)
 
 helpdesk: log-is-named $(VENV)/.ready-$(if $(filter postgres,$(STORE)),test,base)  ## Replay a real event log: LOG=tickets.csv.gz [STORE=file.db | STORE=postgres].
