@@ -222,6 +222,7 @@ def timeout_late(story: Story) -> None:
     moved = next(item for item in story.lines if line("run-5", 4)(item))
     story.lines[story.lines.index(moved)] = replace(moved, at=moved.at + 8)
     changed(story.calls, lambda item: item.name == "expire", began=entered + 8.5, ended=entered + 8.6)
+    changed(story.calls, call("run-5", 4, "hook"), began=entered + 14, ended=entered + 15)
 
 
 def timeout_never(story: Story) -> None:
