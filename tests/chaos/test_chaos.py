@@ -19,7 +19,7 @@ Results = Mapping[str, Sequence[Result]]
 
 @pytest.fixture(scope="module")
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """The rounds of all faults that are asked for, played side by side; what was seen stays where something was found."""
+    """The rounds of all faults that are asked for, played side by side; what was seen stays if something was found."""
     wanted = [item.callspec.params["fault"] for item in request.session.items if hasattr(item, "callspec")]
     chosen = [fault for name, fault in FAULTS.items() if name in wanted]
     jobs = [(fault, seeds_of(fault, SEEDS)) for fault in chosen]
