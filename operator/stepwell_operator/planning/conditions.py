@@ -52,6 +52,17 @@ def written(
 _STATUS = {True: "True", False: "False", None: "Unknown"}
 
 
+def excused(before: Sequence[Mapping[str, Any]], why: str, *, generation: int, now: datetime) -> list[dict[str, Any]]:
+    """The conditions of an object that cannot be acted on for now; what else was told of it stays."""
+    message = f"nothing is done until the database can be reached: {why}"
+    waits = [
+        Condition(type="Ready", status=False, reason="StoreUnavailable", message=message),
+        Condition(type="Reconciling", status=True, reason="StoreUnavailable", message=message),
+    ]
+    others = [dict(old) for old in before if old.get("type") not in {"Ready", "Reconciling", "Stalled"}]
+    return [*written(waits, before, generation=generation, now=now), *others]
+
+
 def instant(at: datetime) -> str:
     """A time as Kubernetes writes it: whole seconds, UTC."""
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

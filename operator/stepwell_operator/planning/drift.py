@@ -39,6 +39,14 @@ def owned(there: Mapping[str, Any], *, manager: str) -> dict[str, Any]:
     return part if isinstance(part, dict) else {}
 
 
+def is_applied(there: Mapping[str, Any], *, manager: str) -> bool:
+    """Whether the manager has applied this object, ever."""
+    return any(
+        entry.get("manager") == manager and entry.get("operation") == "Apply"
+        for entry in there["metadata"].get("managedFields") or ()
+    )
+
+
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

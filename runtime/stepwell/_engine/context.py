@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from stepwell._domain.record import Event, EventKind, Record
 from stepwell._engine.catalog import Catalog
 from stepwell._engine.committer import Committer
 from stepwell._engine.lanes import Lane, LaneKey, Lanes
+from stepwell._engine.rates import Rates
 from stepwell._engine.reader import RowReader
 from stepwell._engine.relay import Relay
 from stepwell._engine.settings import EngineSettings
@@ -58,6 +59,8 @@ class Context:
     new_id: Callable[[datetime], str]
     """A fresh UUIDv7."""
     reader: RowReader
+    rates: Rates
+    """What moved here."""
     catalog: Catalog
     """All workflows of the namespace."""
     hosted: dict[str, Hosted] = field(default_factory=dict)
@@ -71,6 +74,8 @@ class Context:
     """Whether the event's topic is one that this process reads."""
     holds: Callable[[str], bool] = lambda _: True
     """Whether this process has a role of which there is one for all."""
+    moves: Callable[[], Mapping[str, float]] = dict
+    """What moved anywhere in the last minute, by workflow."""
     served: Callable[[str], bool] | None = None
     """Whether anybody at work runs this workflow; None: who else but this process."""
     expect: Callable[[datetime | None], None] = lambda _: None

@@ -46,6 +46,8 @@ class Load:
     """Workflow: attempts that are running."""
     seen: Mapping[str, int] = field(default_factory=dict)
     """Workflow: the generation that decided whether they may."""
+    moves: Mapping[str, int] = field(default_factory=dict)
+    """Workflow: moves of the last minute."""
 
 
 class Part(Protocol):
@@ -340,6 +342,7 @@ class Members:
             roles=self._roles.listed,
             in_flight=self._load.in_flight,
             seen=self._load.seen,
+            moves=self._load.moves,
             draining=self._draining,
         )
 

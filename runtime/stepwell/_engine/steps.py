@@ -85,6 +85,8 @@ class StepLoop:
             self._context.telemetry.skipped(work.event.workflow, work.event.status, "lost")
             return False
         self._context.versions.note(decision.record.run_id, decision.record.version)
+        if decision.history is not None:
+            self._context.rates.moved(decision.record.workflow)
         self._told(work.loaded, decision)
         suspended = work.loaded.suspended if work.loaded else False
         work.loaded = Loaded(record=decision.record, suspended=suspended)

@@ -133,13 +133,17 @@ async def _store(settings: WorkerSettings) -> tuple[PostgresStore, str]:
     dsn = settings.dsn.get_secret_value()
     store = await open_postgres(dsn, name=f"stepwell {settings.name}", connections=settings.pool_size)
     try:
-        found = await store.installation_id()
-        if settings.installation_id not in {None, found}:
-            raise StoreRefusedError(
-                f"installationId: {settings.installation_id}: the database is {found}: this worker belongs to another"
-                " installation; point dsn at that one's database"
-            )
+        return store, await _installation(settings, store)
     except BaseException:
         await store.close()
         raise
-    return store, found
+
+
+async def _installation(settings: WorkerSettings, store: PostgresStore) -> str:
+    found = await store.installation_id()
+    if settings.installation_id not in {None, found}:
+        raise StoreRefusedError(
+            f"installationId: {settings.installation_id}: the database is {found}: this worker belongs to another"
+            " installation; point dsn at that one's database"
+        )
+    return found

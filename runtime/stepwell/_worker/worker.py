@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -135,6 +136,12 @@ async def _work(
         topic = connected.topics.common(workflow)
         return any(topic in member.topics for member in joined[0].view.live.values()) if joined else False
 
+    def moves() -> Mapping[str, float]:
+        total = Counter[str]()
+        for member in joined[0].view.live.values() if joined else ():
+            total.update(member.moves)
+        return total
+
     broker = Broker(
         outbox=connected.store,
         publisher=connected.publisher,
@@ -142,6 +149,7 @@ async def _work(
         belongs_here=lambda event: connected.topics.of(event) in own_topics,
         holds=lambda role: bool(joined) and joined[0].holds(role),
         served=served,
+        moves=moves,
         hand_back=connected.events.hand_back,
     )
     ports = Ports(
@@ -167,7 +175,11 @@ async def _work(
         name=settings.name,
         topics=own_topics,
         roles=engine.roles,
-        observe=lambda: Load(in_flight=engine.context.lanes.taken(), seen=engine.context.catalog.generations),
+        observe=lambda: Load(
+            in_flight=engine.context.lanes.taken(),
+            seen=engine.context.catalog.generations,
+            moves=engine.context.rates.moves(),
+        ),
         in_hand=engine.in_hand,
         every_role=plan.every_role,
     )

@@ -7,7 +7,7 @@ before it needs none of them. Nothing here knows Kubernetes.
 from __future__ import annotations
 
 from stepwell._domain.durations import format_duration, parse_duration
-from stepwell._worker.faults import run_problems
+from stepwell._worker.address import Address
 from stepwell._worker.logs import JsonFormatter
 from stepwell.adapters.http.pages import Page, PageServer
 from stepwell.control.definitions import SecretKey, examine, next_planned, secret_keys
@@ -16,6 +16,7 @@ from stepwell.control.runs import Desired, Order, Runs
 from stepwell.control.workflows import Known, Migrated, Workflows
 
 __all__ = [
+    "Address",
     "ControlPlane",
     "Desired",
     "JsonFormatter",
@@ -31,6 +32,5 @@ __all__ = [
     "format_duration",
     "next_planned",
     "parse_duration",
-    "run_problems",
     "secret_keys",
 ]

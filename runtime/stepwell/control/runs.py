@@ -113,6 +113,12 @@ class Runs:
                 return
         raise StoreUnavailableError(f"the run of object {uid} moved {_TRIES} times while it was to be changed")
 
+    async def acknowledge(self, uid: str, generation: int) -> None:
+        """This generation of an object was made by the control plane itself: it holds no new wish."""
+        sighting = (await self._store.sightings([uid])).get(uid)
+        if sighting is not None:
+            await self._store.act(uid, generation, refusal=sighting.handle.refusal, decision=None)
+
     async def forget(self, uids: Collection[str]) -> None:
         """These objects are gone; their runs go on."""
         await self._store.forget_objects(uids)

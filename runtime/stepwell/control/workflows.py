@@ -12,10 +12,12 @@ from stepwell._domain.decision import Decision
 from stepwell._domain.definition import WorkflowDefinition
 from stepwell._domain.schedules import INTRODUCED, newly_planned
 from stepwell._domain.serialized import definition_of_json, definition_to_json
+from stepwell._worker.faults import run_problems
 from stepwell.callables import RawCodec
-from stepwell.errors import InvalidMoveError
+from stepwell.errors import InvalidMoveError, Problem
 from stepwell.ports.steering import Governing, LiveCount, ScheduleKey, SteeringStore
 from stepwell.ports.store import RecordStore, TickRow, WorkflowRow
+from stepwell.resources import RunResource
 
 PAGE = 256
 
@@ -32,6 +34,10 @@ class Known:
     definition: WorkflowDefinition
     codec: RawCodec
     """Of its runs' objects."""
+
+    def problems_of(self, run: RunResource) -> list[Problem]:
+        """Where a Run does not fit."""
+        return list(run_problems(run, self.definition, self.codec))
 
 
 class Migrated(NamedTuple):

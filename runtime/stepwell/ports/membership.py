@@ -45,6 +45,8 @@ class Member:
     """Workflow: attempts that are running."""
     seen: Mapping[str, int] = field(default_factory=dict)
     """Workflow: the newest generation that it acts by. It was seen before ``in_flight`` was counted."""
+    moves: Mapping[str, int] = field(default_factory=dict)
+    """Workflow: moves that it stored in the last minute."""
     draining: bool = False
     """It takes nothing any more, and gives up what it holds."""
 
@@ -60,6 +62,7 @@ class Member:
             "roles": sorted(self.roles),
             "in-flight": dict(sorted(self.in_flight.items())),
             "seen": dict(sorted(self.seen.items())),
+            "moves": dict(sorted(self.moves.items())),
             "draining": self.draining,
         }
         return {name: json.dumps(value, separators=(",", ":")) for name, value in values.items()}
@@ -85,6 +88,7 @@ class Member:
             roles=frozenset(_strings(values.get("roles"))),
             in_flight={key: number for key, number in _entries(values.get("in-flight")) if _is_number(number)},
             seen={key: number for key, number in _entries(values.get("seen")) if _is_number(number)},
+            moves={key: number for key, number in _entries(values.get("moves")) if _is_number(number)},
             draining=values.get("draining") is True,
         )
 

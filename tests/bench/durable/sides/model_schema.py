@@ -5,63 +5,73 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 
 OBJECT = b'{"number": 1, "text": "' + b"x" * 170 + b'"}'
 WORKFLOW = "bench"
-DONE = 6
-"""The last status; 1 to 5 have a step."""
+STEPS = 5
+"""Statuses 1 to 5 have a step; 6 has none."""
 
+# Columns and indexes are the reference's, in this server's types.
 _TABLES = """
 CREATE TABLE record (
-    id            bigserial PRIMARY KEY,
     workflow_name text NOT NULL,
     foreign_id    text NOT NULL,
-    run_id        text NOT NULL,
+    run_id        text NOT NULL PRIMARY KEY,
     run_state     integer NOT NULL,
     status        integer NOT NULL,
     object        bytea NOT NULL,
-    created_at    timestamptz NOT NULL,
-    updated_at    timestamptz NOT NULL
+    created_at    timestamptz(3) NOT NULL,
+    updated_at    timestamptz(3) NOT NULL,
+    meta          bytea
 );
-CREATE INDEX ON record (workflow_name, foreign_id);
-CREATE INDEX ON record (status);
+CREATE INDEX ON record (workflow_name, foreign_id, status);
+CREATE INDEX ON record (run_state);
+CREATE INDEX ON record (created_at);
 CREATE TABLE outbox (
-    id            bigserial PRIMARY KEY,
+    id            text NOT NULL PRIMARY KEY,
     workflow_name text NOT NULL,
     data          bytea NOT NULL,
-    created_at    timestamptz NOT NULL
+    created_at    timestamptz(3) NOT NULL
 );
+CREATE INDEX ON outbox (workflow_name);
 """
-_COLUMNS = "id, workflow_name, foreign_id, run_id, run_state, status, object, created_at, updated_at"
-_LOOKUP = f"SELECT {_COLUMNS} FROM record WHERE id = $1"
-_UPDATE = "UPDATE record SET run_state = $2, status = $3, object = $4, updated_at = now() WHERE id = $1"
-_TELL = "INSERT INTO outbox (workflow_name, data, created_at) VALUES ($1, $2, now())"
+_COLUMNS = "workflow_name, foreign_id, run_id, run_state, status, object, created_at, updated_at, meta"
+_LOOKUP = f"SELECT {_COLUMNS} FROM record WHERE run_id = $1"  # noqa: S608  (ours)
+_UPDATE = "UPDATE record SET run_state = $2, status = $3, object = $4, updated_at = now() WHERE run_id = $1"
+_TELL = "INSERT INTO outbox (id, workflow_name, data, created_at) VALUES ($1, $2, $3, now())"
 _CREATE = """
 INSERT INTO record (workflow_name, foreign_id, run_id, run_state, status, object, created_at, updated_at)
-SELECT $1, f, 'run-' || f, 1, 1, $3, now(), now() FROM unnest($2::text[]) AS f RETURNING id
+SELECT $1, 'order-' || r, r, 1, 1, $3, now(), now() FROM unnest($2::text[]) AS r
 """
 
 
-async def create(dsn: str, foreign_ids: Sequence[str], stored: bytes, *, told: bool = False) -> list[int]:
+async def create(dsn: str, runs: int, *, told: bool) -> list[str]:
     """Make the tables, and runs in the first status; with ``told``, each with its event in the outbox."""
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute(_TABLES)
-        rows = await connection.fetch(_CREATE, WORKFLOW, foreign_ids, stored)
-        ids = [row[0] for row in rows]
+        ids = [str(uuid4()) for _ in range(runs)]
+        await connection.execute(_CREATE, WORKFLOW, ids, OBJECT)
         if told:
-            await connection.executemany(_TELL, [(WORKFLOW, event(number, 1)) for number in ids])
+            await connection.executemany(_TELL, [(str(uuid4()), WORKFLOW, event(run, 1)) for run in ids])
         await connection.execute("VACUUM ANALYZE record")
         return ids
     finally:
         await connection.close()
 
 
-def event(record: int, status: int) -> bytes:
+def event(run: str, status: int) -> bytes:
     """What an outbox row holds: whose news it is, and for which topic."""
-    return b"%d %d" % (record, status)
+    return f"{run} {status}".encode()
+
+
+def parse(stored: bytes) -> tuple[str, int]:
+    """The run and the status of an event."""
+    run, status = stored.decode().split()
+    return run, int(status)
 
 
 @dataclass(frozen=True)
@@ -78,10 +88,13 @@ class Moves:
         """All statements that a move needs."""
         return cls(connection, *[await connection.prepare(sql) for sql in (_LOOKUP, _UPDATE, _TELL)])
 
-    async def move(self, record: int, status: int) -> None:
-        """Look up, and store the next status with its event in one transaction; nothing is compared."""
-        found = await self.lookup.fetchrow(record)
+    async def look_up(self, run: str) -> Any:
+        """The row."""
+        return await self.lookup.fetchrow(run)
+
+    async def store(self, run: str, status: int) -> None:
+        """Store the next status with its event in one transaction; nothing is compared."""
         async with self.connection.transaction():
-            found = await self.lookup.fetchrow(record)
-            await self.update.fetch(record, found["run_state"], status, found["object"])
-            await self.tell.fetch(WORKFLOW, event(record, status))
+            found = await self.look_up(run)
+            await self.update.fetch(run, found["run_state"], status, found["object"])
+            await self.tell.fetch(str(uuid4()), WORKFLOW, event(run, status))
