@@ -15,13 +15,14 @@ VENV ?= .venv
 # Handed to pytest by `make test`, such as PYTEST_ARGS='-k world -x'.
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+CHAOS_ARGS ?=
 LOG ?=
 STORE ?=
 
 RUN := $(VENV)/bin/python
 export VENV PYTHON PYTEST_ARGS
 
-.PHONY: help demo test lint types bench bench-long bench-embedded helpdesk format build clean venv log-is-named kind-up kind-down
+.PHONY: help demo test lint types chaos bench bench-long bench-embedded helpdesk format build clean venv log-is-named kind-up kind-down
 
 help:  ## Print this list.
 	@echo "usage: make TARGET"
@@ -38,6 +39,9 @@ lint: $(VENV)/.ready-test  ## Only ruff and the directions of imports.
 
 types: $(VENV)/.ready-test  ## Only mypy --strict.
 	@.ci/check types
+
+chaos: $(VENV)/.ready-test  ## Break everything that can break, 30 seeds each. CHAOS_ARGS='--fault F1 --seed 1003' for one round.
+	@$(RUN) -m tests.chaos.campaign $(CHAOS_ARGS)
 
 bench: $(VENV)/.ready-bench  ## Measure workers over Postgres and Kafka beside others, 20 minutes. BENCH_ARGS=--quick for a try.
 	@$(RUN) -m tests.bench.durable.run $(BENCH_ARGS)
