@@ -1,6 +1,7 @@
 """Servers that tests may ask for. Each is started once, by the first test that does, and by no other."""
 
+from tests.cluster.apiserver import apiserver, cluster_api, namespace
 from tests.cluster.kafka import kafka
 from tests.cluster.postgres import postgres
 
-__all__ = ["kafka", "postgres"]
+__all__ = ["apiserver", "cluster_api", "kafka", "namespace", "postgres"]

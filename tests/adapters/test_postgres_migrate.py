@@ -20,7 +20,7 @@ TABLES = "SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace('st
 async def test_eight_at_once_migrate_once(postgres: Server) -> None:
     async with postgres.database(migrated=False) as dsn:
         done = await asyncio.gather(*(migrate(dsn) for _ in range(8)))
-        assert sorted(done) == [0] * 7 + [CODE]
+        assert sum(done) == CODE, "each file once, whoever came to it first"
         assert await migrate(dsn) == 0
         store = await PostgresStore.open(dsn)
         assert await store.counts("default") == []

@@ -1,7 +1,6 @@
 """A Kafka broker of the tests' own: one node (KRaft) in a temporary directory, gone with the tests however they end.
 
-The JVM's parent is a keeper that waits on a pipe held by this process: when that closes, by whatever death, the keeper
-kills the JVM, and removes its data unless it was told to leave them.
+See ``kept`` for how the JVM and its data are ended.
 """
 
 from __future__ import annotations
@@ -10,12 +9,11 @@ import asyncio
 import os
 import secrets
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
 from uuid import uuid4
@@ -23,6 +21,7 @@ from uuid import uuid4
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]  # (it ships no types)
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # (as above)
+from tests.cluster.kept import Kept, free_ports
 
 KAFKA_VERSION = "4.3.1"
 LOG4J_VERSION = "2.25.4"
@@ -60,39 +59,6 @@ appender.out.layout.pattern = %d{ISO8601} %p %c{1}: %m%n
 rootLogger.level = WARN
 rootLogger.appenderRef.out.ref = out
 """
-
-_KEEPER = """\
-import shutil, subprocess, sys
-child = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL)
-print(child.pid, flush=True)
-last_words = sys.stdin.read()
-child.kill()
-child.wait()
-if last_words != "keep":
-    shutil.rmtree(sys.argv[1], ignore_errors=True)
-"""
-
-
-class Kept:
-    """A process that cannot outlive this one, and a directory that goes with it."""
-
-    def __init__(self, command: Sequence[str | Path], *, directory: Path, log: Path) -> None:
-        with log.open("ab") as output:
-            self._keeper = subprocess.Popen(  # noqa: S603  (a command of the tests' own)
-                [sys.executable, "-c", _KEEPER, directory, *command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=output,
-                text=True,
-                start_new_session=True,
-            )
-        assert self._keeper.stdout is not None
-        self.pid = int(self._keeper.stdout.readline())
-
-    def end(self, *, keep: bool) -> None:
-        """Kill the process, as by ``kill -9``; with ``keep`` its directory stays. Returns when it is dead."""
-        if self._keeper.poll() is None:
-            self._keeper.communicate("keep" if keep else "", timeout=STARTUP_SECONDS)
 
 
 def cache() -> Path:
@@ -140,23 +106,20 @@ def jars() -> Path:
     return ready
 
 
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+SMALL_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Starts fast and stays small."""
+
+
+SMALL_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Starts fast and stays small."""
 
 
 class Broker:
     """One broker; the ports and the certificate stay the same when it is started again."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, jvm: Sequence[str] = SMALL_JVM) -> None:
         self._directory = directory
+        self._jvm = tuple(jvm)
         self._plain, self._secured, self._controller = free_ports(3)
         self._process: Kept | None = None
         self._log = directory / "log"
@@ -188,9 +151,9 @@ class Broker:
         if not (self._directory / "data").exists():
             properties.write_text(self._properties())
             format_it = ["format", "-t", str(uuid4()), "-c", str(properties)]
-            _run(self._java("kafka.tools.StorageTool", *format_it, heap="128m"), "formatting the log directory")
+            _run(self._java("kafka.tools.StorageTool", *format_it), "formatting the log directory")
         self._process = Kept(
-            self._java("kafka.Kafka", str(properties), heap="512m"), directory=self._directory, log=self._log
+            self._java("kafka.Kafka", str(properties), jvm=self._jvm), directory=self._directory, log=self._log
         )
         asyncio.run(self._ready())
 
@@ -214,14 +177,12 @@ class Broker:
         """The end of what the broker said."""
         return self._log.read_text("utf-8", "replace")[-3000:]
 
-    def _java(self, main: str, *arguments: str, heap: str) -> list[str]:
+    def _java(self, main: str, *arguments: str, jvm: Sequence[str] = SMALL_JVM) -> list[str]:
         logging = self._directory / "log4j2.properties"
         logging.write_text(_LOGGING)
         return [
             _program("java", "openjdk-17-jre-headless"),
-            f"-Xmx{heap}",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
+            *jvm,
             "-XX:-UsePerfData",
             f"-Dlog4j2.configurationFile={logging}",
             "-cp",
@@ -290,12 +251,19 @@ class Broker:
                 await admin.close()
 
 
-@pytest.fixture(scope="session")
-def kafka() -> Iterator[Broker]:
-    """The broker, started by the first test that asks for it."""
-    broker = Broker(Path(tempfile.mkdtemp(prefix="stepwell-kafka-")))
+@contextmanager
+def running(*, where: Path | None = None, jvm: Sequence[str] = SMALL_JVM) -> Iterator[Broker]:
+    """A broker, its data in a new directory within ``where`` (None: the system's own place for such)."""
+    broker = Broker(Path(tempfile.mkdtemp(prefix="stepwell-kafka-", dir=where)), jvm=jvm)
     try:
         broker.start()
         yield broker
     finally:
         broker.end()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Broker]:
+    """The broker, started by the first test that asks for it."""
+    with running() as broker:
+        yield broker

@@ -85,7 +85,8 @@ def test_no_file_speaks_of(pattern: re.Pattern[str]) -> None:
         f"{name_of(path)}:{number}: {line.strip()[:100]}"
         for path in texts()
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
-        if pattern.search(line)
+        # What .ci/run takes from beside the checkout it takes only where it is.
+        if pattern.search(line) and not (name_of(path) == ".ci/run" and "KIND_NODE_PREBUILT" in line)
     ]
 
     assert found == []
@@ -166,7 +167,7 @@ def test_the_facade_loads_no_driver(tmp_path: Path) -> None:
     )
 
 
-BROUGHT = {"pydantic-core": "pydantic", "referencing": "jsonschema", "yarl": "aiohttp"}
+BROUGHT = {"pydantic-core": "pydantic", "referencing": "jsonschema", "urllib3": "kubernetes", "yarl": "aiohttp"}
 """Types of a dependency's own interface that live in a package which it brings."""
 
 
@@ -202,7 +203,7 @@ def test_what_the_runtime_imports_is_declared_and_what_is_declared_is_imported()
     used = {distribution(name) for top in third_party() for name in installed.get(top, [top])}
 
     assert used - declared - optional - set(BROUGHT) == set()
-    assert set(BROUGHT.values()) <= declared
+    assert set(BROUGHT.values()) <= declared | optional
     # The zones of tzdata are read by the standard library.
     assert declared - used - {"tzdata"} == set()
 

@@ -91,7 +91,11 @@ WORKFLOW_ROWS: list[Row] = [
     (f"{HTTP}.url", "/relative", "", "http or https url"),
     (f"{HTTP}.url", "https://user@pricing.example/", "", "user name"),
     (f"{HTTP}.url", "https://pricing.example/a b", "", "without spaces"),
-    (f"{HTTP}.url", "https://a:b:c/", "", "absolute url with a host"),
+    (f"{HTTP}.url", "https://a:b:c/", "", "http or https url with a host"),
+    (f"{HTTP}.url", "https://[a:b:c]/", "", "absolute url with a host"),
+    (f"{HTTP}.url", "https://a:65536/", "", "absolute url with a host"),
+    (f"{HTTP}.url", "https://a/%zz", "", "absolute url with a host"),
+    (f"{HTTP}.url", "ftp://user:hunter2@a\n/b c", "", "user name or password"),
     (f"{HTTP}.url", "https://a/" + "x" * 2048, "", "must have at most 2048 characters"),
     (f"{HTTP}.method", "GET", "", "must be one of POST, PUT, PATCH"),
     (f"{HTTP}.headers[0].name", "X Tenant", "", "name of an HTTP header"),
@@ -172,8 +176,12 @@ RUN_ROWS: list[Row] = [
     ("spec.object", {"note": "x" * 65_536}, "", "at most 65536 bytes"),
     ("spec.start", "no.dots", "", "letters, digits, _ and -"),
     ("spec.desiredState", "running", "", "must be one of Running, Paused, Cancelled, DataDeleted"),
-    ("spec.requestedAt", "2026-11-22 22:00:00", "", "must be a time such as"),
-    ("spec.requestedAt", "2026-13-22T22:00:00Z", "", "must be a time such as"),
+    ("spec.requestedAt", "2026-11-22 22:00:00", "", "must be a time since 1970"),
+    ("spec.requestedAt", "2026-11-22t22:00:00z", "", "must be a time since 1970"),
+    ("spec.requestedAt", "1969-12-31T23:59:59Z", "", "must be a time since 1970"),
+    ("spec.requestedAt", [], "", "must be a string"),
+    ("spec.nothing", None, "", "unknown field"),
+    ("spec.requestedAt", "2026-13-22T22:00:00Z", "", "must be a time since 1970"),
     ("spec.reason", "x" * 1025, "", "must have at most 1024 characters"),
     ("spec.ttlAfterFinished", 3600, "", "must be a string"),
     ("status.state", "Sleeping", "", "must be one of Initiated, Running"),
@@ -279,7 +287,7 @@ def test_cron_that_is_accepted(cron: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://a", "https://a.example:8443/x?y=z", "http://[::1]:80/", "http://10.0.0.1/?q", "https://a?b=c@d"]
+    "url", ["http://a", "https://a.example:8443/x?y=z", "http://[::1]:80/", "http://10.0.0.1/?q", "https://a?b=c%40d"]
 )
 def test_urls_that_are_accepted(url: str) -> None:
     WorkflowResource.model_validate(changed(WORKFLOW, f"{HTTP}.url", url))

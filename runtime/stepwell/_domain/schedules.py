@@ -22,9 +22,10 @@ from stepwell._domain.ids import ForeignID
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stepwell._domain.definition import Schedule
+    from stepwell._domain.definition import Schedule, WorkflowDefinition
 
 __all__ = [
+    "INTRODUCED",
     "MAX_RECORDED",
     "MAX_STARTED",
     "PlannedTick",
@@ -33,9 +34,13 @@ __all__ = [
     "TickPlan",
     "UnlistedTicks",
     "default_foreign_id",
+    "newly_planned",
     "plan_ticks",
     "trigger_key",
 ]
+
+INTRODUCED = "Introduced"
+"""From when on a schedule is planned that was added to a workflow, or given another cron or zone."""
 
 MAX_STARTED = 100
 """Planned times that one plan starts at most, the newest of them (api: ``catchUp: All``)."""
@@ -148,6 +153,16 @@ def plan_ticks(
         unlisted=_unlisted(cron, settled, missed, due - len(fire) - len(missed)),
         next_at=cron.next_after(max(settled, now)),
     )
+
+
+def newly_planned(new: WorkflowDefinition, before: WorkflowDefinition) -> tuple[Schedule, ...]:
+    """The schedules that a workflow had not, or had with another cron or zone: they owe no time from before.
+
+    Whoever stores the new definition notes them first as ``INTRODUCED`` at that time, so that a crash between the two
+    repeats it.
+    """
+    known = {old.name: (old.cron, old.time_zone) for old in before.schedules}
+    return tuple(each for each in new.schedules if known.get(each.name) != (each.cron, each.time_zone))
 
 
 def default_foreign_id(schedule_name: str, planned: datetime) -> ForeignID:

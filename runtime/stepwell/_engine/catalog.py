@@ -16,6 +16,8 @@ class Catalog:
         self._store = store
         self._namespace = namespace
         self._hosted: dict[str, WorkflowDefinition] = {}
+        self.generations: Mapping[str, int] = {}
+        """Of each workflow, as of the last ``read``."""
         self._parsed: dict[str, tuple[int, WorkflowDefinition]] = {}
 
     def host(self, definition: WorkflowDefinition) -> None:
@@ -43,6 +45,7 @@ class Catalog:
     async def read(self) -> Sequence[WorkflowRow]:
         """The rows as they are now."""
         rows = await self._store.workflows(self._namespace)
+        self.generations = {row.name: row.generation for row in rows}
         for row in rows:
             parsed = self._parsed.get(row.name)
             if row.name in self._hosted or (parsed is not None and parsed[0] == row.generation):

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import timedelta
 
 from stepwell._domain.changes import checked_out
 from stepwell._domain.record import EventKind
 from stepwell._engine.context import Context, Work
 from stepwell.errors import StoreError
+from stepwell.ports.stream import Delivery
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,12 @@ class CheckOut:
         before = self._context.clock.monotonic() - self._context.settings.check_out_after
         overdue = [work for work in self._context.in_hand.values() if work.began <= before and not work.checked_out]
         await asyncio.gather(*(self._check_out(work) for work in overdue))
+
+    async def leave(self, deliveries: Sequence[Delivery]) -> None:
+        """Check out what is in hand of these, however young: another process is about to be delivered them too."""
+        left = {(delivery.event.run_id, delivery.event.version) for delivery in deliveries}
+        works = [w for w in self._context.in_hand.values() if (w.event.run_id, w.event.version) in left]
+        await asyncio.gather(*(self._check_out(work) for work in works if not work.checked_out))
 
     async def _check_out(self, work: Work) -> None:
         if work.event.kind is EventKind.STEP:

@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Any
 
 from stepwell._domain.decide import may_start
-from stepwell._domain.ids import RunID
 from stepwell._domain.record import EventKind
 from stepwell._engine.context import Context, Work
 from stepwell._engine.deadlines import IN_HAND
@@ -22,7 +21,6 @@ from stepwell._engine.relay import Relay
 from stepwell._engine.steps import StepLoop
 from stepwell._engine.suspects import Suspects
 from stepwell.errors import StoreError, StoreUnavailableError
-from stepwell.ports.store import Loaded
 from stepwell.ports.stream import Delivery
 
 log = logging.getLogger(__name__)
@@ -45,7 +43,7 @@ class Dispatcher:
         self._handlers = handlers
         context.lanes.on_free = self.pump
         self._tasks: set[asyncio.Task[None]] = set()
-        self._put_off: set[asyncio.TimerHandle] = set()
+        self._put_off: dict[asyncio.TimerHandle, Sequence[Delivery]] = {}
         self._ahead: dict[int, int] = {}
         self._working = 0
         self._activity = asyncio.Event()
@@ -107,7 +105,7 @@ class Dispatcher:
             self._context.telemetry.skipped(delivery.event.workflow, delivery.event.status, "not_hosted")
         # Without a broker they are left unfinished: whoever hosts the workflow next finds them when it starts.
         if self._context.relay is not None:
-            self._spawn(self._forward(self._context.relay, deliveries))
+            self.spawn(self._forward(self._context.relay, deliveries))
 
     async def _forward(self, relay: Relay, deliveries: Sequence[Delivery]) -> None:
         """An event of a step that is handled elsewhere goes there; one that nobody seems to handle waits in its row."""
@@ -139,7 +137,7 @@ class Dispatcher:
             else:
                 taken.append((lane, delivery))
         if taken:
-            self._spawn(self._load(taken))
+            self.spawn(self._load(taken))
         if self._context.lanes.waiting >= self._context.settings.max_waiting:
             self._room.clear()
         else:
@@ -149,7 +147,8 @@ class Dispatcher:
         self._context.drop([delivery], "stale")
         self._let_go(Work(lane=lane, delivery=delivery, loaded=None, read_at=0.0))
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have this done beside everything else; a drain waits for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -165,7 +164,7 @@ class Dispatcher:
     async def _load(self, taken: Sequence[tuple[Lane, Delivery]]) -> None:
         ids = [delivery.event.run_id for _, delivery in taken if delivery.event.run_id]
         try:
-            rows: Mapping[RunID, Loaded] = await self._context.store.load(ids) if ids else {}
+            found = await self._context.reader.read(ids)
         except StoreError as error:
             log.warning("rows could not be read", extra={"action": "load_failed", "error": type(error).__name__})
             for lane, delivery in taken:
@@ -175,10 +174,11 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001  (a row of a newer release, say: nobody's but its own trouble)
             await self._load_alone(taken, error)
             return
-        read_at = self._context.clock.monotonic()
         suspects: list[Work] = []
         for lane, delivery in taken:
-            work = Work(lane=lane, delivery=delivery, loaded=rows.get(delivery.event.run_id), read_at=read_at)
+            work = Work(
+                lane=lane, delivery=delivery, loaded=found.rows.get(delivery.event.run_id), read_at=found.read_at
+            )
             if work.loaded is not None:
                 self._context.versions.note(work.event.run_id, work.loaded.record.version)
             reason = self._why_not(work)
@@ -191,12 +191,12 @@ class Dispatcher:
             else:
                 self._start(work)
         if suspects:
-            self._spawn(self._suspects.admit(suspects))
+            self.spawn(self._suspects.admit(suspects))
         self.pump()
 
     def _start(self, work: Work) -> None:
         self._working += 1
-        self._spawn(self._work(work))
+        self.spawn(self._work(work))
 
     async def _work_alone(self, work: Work) -> None:
         self._working += 1
@@ -245,11 +245,11 @@ class Dispatcher:
         loop = asyncio.get_running_loop()
 
         def again() -> None:
-            self._put_off.discard(handle)
+            del self._put_off[handle]
             self.offer(deliveries)
 
         handle = loop.call_later(wait, again)
-        self._put_off.add(handle)
+        self._put_off[handle] = deliveries
 
     async def _work(self, work: Work) -> None:
         IN_HAND.set(asyncio.current_task())
@@ -304,6 +304,15 @@ class Dispatcher:
         while not self.idle:
             self._activity.clear()
             await self._activity.wait()
+
+    def hand_back(self) -> list[Delivery]:
+        """Start nothing more; returns what was received and not started, which is forgotten."""
+        waiting = self._context.lanes.hand_back()
+        for handle, deliveries in self._put_off.items():
+            handle.cancel()
+            waiting += deliveries
+        self._put_off.clear()
+        return waiting
 
     async def drain(self, seconds: float) -> None:
         """Start nothing more; wait for running handlers, then cancel those that are left."""

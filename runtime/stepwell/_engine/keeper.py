@@ -15,17 +15,21 @@ from stepwell._domain.decision import Decision
 from stepwell._domain.ids import RunID
 from stepwell._domain.outcomes import Resume
 from stepwell._domain.record import Record
+from stepwell._domain.retry_budget import RetryBudget
 from stepwell._domain.states import PauseCode, RunState
 from stepwell._domain.wishes import wish
 from stepwell._engine.context import Context
 from stepwell._engine.schedules import ScheduleLoop
 from stepwell.errors import StoreError
+from stepwell.ports.store import Due
 
 log = logging.getLogger(__name__)
 
 ROLE = "keeper"
 
 _RETENTION_BATCH = 1000
+_FIRST_PAUSE = 0.02
+"""Seconds until the next look after one that found events of outsiders; from there on twice as long each time."""
 _IDLE_WAIT = 0.5
 """Seconds between two looks whether this process has become the keeper."""
 _CHEAP = 0.002
@@ -51,6 +55,8 @@ class Keeper:
         self._plan_again = 0.0
         self._wake = asyncio.Event()
         self._wake_at: datetime | None = None
+        self._pause = 0.0
+        self._budget = RetryBudget()
         self._retention_at = 0.0
         self._lag_at = 0.0
         self._measure_at = 0.0
@@ -80,8 +86,13 @@ class Keeper:
             await self._sleep()
 
     async def _sleep(self) -> None:
-        interval = self._context.settings.keeper_interval
-        deadline = self._context.clock.monotonic() + interval
+        settings = self._context.settings
+        if settings.shared:
+            # However much falls due in single moments: what does so meanwhile is released together.
+            await self._context.clock.sleep(_FIRST_PAUSE)
+        # Whoever is outside tells nobody that it stored something. It seldom does so only once.
+        self._pause = min(2 * self._pause, settings.keeper_interval) if self._pause else settings.keeper_interval
+        deadline = self._context.clock.monotonic() + self._pause
         while True:
             self._wake.clear()
             left = deadline - self._context.clock.monotonic()
@@ -101,15 +112,28 @@ class Keeper:
         await self._tidy()
         moved = 0
         while True:
-            due = await self._context.store.release_due(settings.namespace, settings.release_limit)
+            due = await self._release()
+            self._context.telemetry.outbox(due.outbox_age)
             if due.overdue and self._context.relay is not None:
                 moved += await self._context.relay.sweep(settings.namespace)
+                self._pause = _FIRST_PAUSE
             moved += due.emitted + await self._resume(due.resume)
             if due.emitted < settings.release_limit:
                 break
         planned = await self._plan()
         waits = [at for at in (due.next_at, self._plan_at) if at is not None]
         return Kept(moved=moved + planned, next_at=min(waits, default=None))
+
+    async def _release(self) -> Due:
+        settings = self._context.settings
+        if not settings.shared:
+            return await self._context.store.release_due(settings.namespace, settings.release_limit)
+        workflows = self._context.catalog.known
+        allowed = self._budget.allow(workflows, self._context.moves(), self._context.clock.monotonic())
+        due = await self._context.store.release_due(settings.namespace, settings.release_limit, retries=allowed)
+        for workflow, retries in due.retried.items():
+            self._budget.spend(workflow, retries)
+        return due
 
     async def _plan(self) -> int:
         """Plan when the next tick is due, and now and then besides: another process may have resumed a workflow."""

@@ -5,7 +5,7 @@ A run is in at most one lane's hands at a time: whatever else arrives for it wai
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -78,6 +78,14 @@ class Lanes:
         """How many runs are being handled."""
         return len(self._held)
 
+    def taken(self) -> Counter[str]:
+        """Slots in use, by workflow: also those for which the row is still being read."""
+        taken = Counter[str]()
+        for (workflow, *_), lane in self._lanes.items():
+            if lane.taken > 0:
+                taken[workflow] += lane.taken
+        return taken
+
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is handled."""
@@ -141,6 +149,17 @@ class Lanes:
             return []
         self.waiting -= len(behind)
         return list(behind)
+
+    def hand_back(self) -> list[Delivery]:
+        """Start nothing more; returns all that waits, which is forgotten."""
+        self.closing = True
+        waiting = [delivery for lane in self._lanes.values() for delivery in lane.waiting]
+        waiting += [delivery for behind in self._held.values() for delivery in behind]
+        for queue in (*(lane.waiting for lane in self._lanes.values()), *self._held.values()):
+            queue.clear()
+        self._ready.clear()
+        self.waiting = 0
+        return waiting
 
     def close(self) -> None:
         """Let all threads end when their handlers do."""

@@ -17,7 +17,8 @@ from stepwell._domain.record import Event
 from stepwell._engine.context import Context
 from stepwell.errors import StoreError
 from stepwell.ports.membership import Shard
-from stepwell.ports.outbox import Depth, EventDepths
+from stepwell.ports.outbox import EventDepths
+from stepwell.ports.stream import Reach
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +70,15 @@ class Reconciler:
     async def look(self) -> int:
         """One pass; returns how many events were sent again. Raises ``StoreError``."""
         quiet = await self._quiet()
-        shards = {self._depths.shard_of(event) for event in quiet.values()}
-        shards.update(suspect.shard for suspect in self._suspects.values())
-        depths = await self._depths.depths(shards) if shards else {}
-        lost = [run_id for run_id, event in quiet.items() if self._is_lost(event, depths)]
+        shards = await self._depths.shards_of(list(quiet.values())) if quiet else {}
+        asked = {*shards.values(), *(suspect.shard for suspect in self._suspects.values())}
+        depths = await self._depths.reach(asked) if asked else {}
+        lost = [run_id for run_id in shards if self._is_lost(quiet[run_id], depths)]
         sent = await self._send(lost)
+        for run_id in lost:
+            del quiet[run_id]
         self._suspects = {
-            run_id: self._suspect(event, depths) for run_id, event in quiet.items() if run_id not in set(lost)
+            run_id: self._suspect(quiet[run_id], shard, depths) for run_id, shard in shards.items() if run_id in quiet
         }
         return sent
 
@@ -99,20 +102,23 @@ class Reconciler:
         status = definition.status(event.status) if definition else None
         return status is not None and status.step is not None
 
-    def _suspect(self, event: Event, depths: Mapping[Shard, Depth]) -> _Suspect:
+    def _suspect(self, event: Event, shard: Shard, depths: Mapping[Shard, Reach]) -> _Suspect:
         known = self._suspects.get(event.run_id)
         if known is not None and known.version == event.version:
             return known
-        shard = self._depths.shard_of(event)
         return _Suspect(version=event.version, shard=shard, end=depths[shard].end)
 
-    def _is_lost(self, event: Event, depths: Mapping[Shard, Depth]) -> bool:
+    def _is_lost(self, event: Event, depths: Mapping[Shard, Reach]) -> bool:
         suspect = self._suspects.get(event.run_id)
         if suspect is None or suspect.version != event.version:
             return False
         depth = depths[suspect.shard]
         # A topic that ends before what was noted was made anew meanwhile: what it held is gone.
-        return depth.end < suspect.end or depth.end == 0 or (depth.done is not None and depth.done >= suspect.end)
+        return (
+            depth.end < suspect.end
+            or depth.end == 0
+            or (depth.committed is not None and depth.committed >= suspect.end)
+        )
 
     async def _send(self, lost: Sequence[RunID]) -> int:
         sent = 0
@@ -120,5 +126,6 @@ class Reconciler:
             part = lost[start : start + _SENT_AT_ONCE]
             sent += await self._context.store.send_again([(run_id, self._suspects[run_id].version) for run_id in part])
         if sent:
+            self._context.telemetry.resent(sent)
             log.warning("events were lost", extra={"action": "events_sent_again", "runs": sent})
         return sent

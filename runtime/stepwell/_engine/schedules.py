@@ -16,7 +16,7 @@ from stepwell._domain.ids import RunID
 from stepwell._domain.outcomes import Cancel
 from stepwell._domain.record import StartRequest
 from stepwell._domain.retry import backoff, failure_of
-from stepwell._domain.schedules import TickPlan, plan_ticks
+from stepwell._domain.schedules import INTRODUCED, TickPlan, newly_planned, plan_ticks
 from stepwell._domain.serialized import definition_of_json
 from stepwell._domain.wishes import wish
 from stepwell._engine.asides import Asides
@@ -27,8 +27,6 @@ from stepwell.ports.store import ChoreKey, ChoreKind, Postponement, TickRow, par
 NONE_OF_IT = "Filtered"
 """The schedule's own filter said that this tick starts nothing."""
 IN_THE_WAY = "ConcurrencyForbid"
-INTRODUCED = "Introduced"
-"""From when on a schedule is planned that was added to a workflow, or given another cron or zone."""
 _NO_RUN = RunID("")
 _TRIES = 5
 
@@ -81,10 +79,9 @@ class ScheduleLoop:
         """
         now, namespace = self._context.store.now(), self._context.settings.namespace
         known = [row for row in await self._context.store.workflows(namespace) if row.name == definition.name]
-        if not known:
+        if not known or known[0].governed:
             return
-        before = definition_of_json(known[0].definition)
-        changed = [new for new in definition.schedules if not _planned_alike(new, before.schedule(new.name))]
+        changed = newly_planned(definition, definition_of_json(known[0].definition))
         ticks = [self._row(definition, new, now, outcome="Skipped", reason=INTRODUCED) for new in changed]
         if ticks:
             await self._context.store.record_ticks(ticks, emit=False)
@@ -202,7 +199,3 @@ class ScheduleLoop:
             ]
         )
         self._context.expect(until)
-
-
-def _planned_alike(new: Schedule, old: Schedule | None) -> bool:
-    return old is not None and (new.cron, new.time_zone) == (old.cron, old.time_zone)

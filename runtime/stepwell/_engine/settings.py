@@ -43,6 +43,8 @@ class EngineSettings:
     """Seconds after which schedules are planned anew though nothing is due: suspension may have ended."""
     retention_interval: float = 60.0
     lag_interval: float = 10.0
+    catalog_interval: float = 5.0
+    """Seconds between two looks at which workflows there are, where others serve some too."""
     upkeep_interval: float = 60.0
     """Seconds between two times that tables are looked after: partitions, the rotation of the outbox."""
     archive_interval: float = 10.0
@@ -53,3 +55,21 @@ class EngineSettings:
     """Tries before a message that fails without saying ``PermanentError`` becomes a dead letter."""
     debug: bool = False
     """Log every event that is dropped, with the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberSettings:
+    """How a worker shares the work with others. Times are seconds, unless they are spans."""
+
+    hurried: float = 1.0
+    """Between two beats while a shard or role is awaited that another one will soon let go of."""
+    spacing: float = 0.1
+    """Between two beats at least, however much there is to publish."""
+    silent_after: float = 30.0
+    """A main loop that was silent for so long is taken for dead: its stacks are dumped, and the process ends."""
+    patience: timedelta = timedelta(seconds=10)
+    """How long a shard that is given up waits for handlers that run; what is left is checked out."""
+    growth_interval: float = 30.0
+    """Between two looks at how many partitions there are."""
+    forget_dead: timedelta = timedelta(days=1)
+    """Somebody dead whose shards nobody takes over is buried all the same: their topics are read no more."""

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from stepwell._domain.definition import Connector
-from stepwell._domain.ids import uuid7
+from stepwell._domain.ids import RunID, uuid7
 from stepwell._domain.record import Event, EventKind, Record
 from stepwell._domain.serialized import definition_to_json
 from stepwell._engine.asides import Asides
@@ -27,25 +27,31 @@ from stepwell._engine.catalog import Catalog
 from stepwell._engine.checkout import CheckOut
 from stepwell._engine.chores import ChoreLoop
 from stepwell._engine.committer import Committer
-from stepwell._engine.connectors import ConnectorLoop
+from stepwell._engine.connectors import ConnectorLoop, role_of
 from stepwell._engine.context import Context, Hosted
 from stepwell._engine.dispatcher import Dispatcher, Handle
+from stepwell._engine.keeper import ROLE as KEEPER
 from stepwell._engine.keeper import Keeper
 from stepwell._engine.lanes import Lanes
+from stepwell._engine.rates import Rates
+from stepwell._engine.reader import RowReader
+from stepwell._engine.reconciler import ROLE as RECONCILER
 from stepwell._engine.reconciler import Reconciler
 from stepwell._engine.relay import Relay
 from stepwell._engine.schedules import ScheduleLoop
 from stepwell._engine.settings import EngineSettings
 from stepwell._engine.steps import StepLoop
 from stepwell._engine.timeouts import TimeoutLoop
+from stepwell._engine.upkeep import ROLE as UPKEEP
 from stepwell._engine.upkeep import UpkeepLoop
 from stepwell.application import Application
+from stepwell.errors import StoreError
 from stepwell.ports.clock import Clock
 from stepwell.ports.http import HttpCaller
 from stepwell.ports.outbox import EventDepths, EventOutbox, EventPublisher
 from stepwell.ports.source import MessageSource
 from stepwell.ports.store import RecordStore, WorkflowRow
-from stepwell.ports.stream import EventStream
+from stepwell.ports.stream import Delivery, EventStream
 from stepwell.ports.telemetry import Telemetry
 from stepwell.ports.upkeep import Upkeep
 
@@ -73,6 +79,10 @@ class Broker:
     """Whether this process has a role of which there is one for all."""
     served: Callable[[str], bool]
     """Whether anybody at work runs this workflow."""
+    moves: Callable[[], Mapping[str, float]]
+    """What moved anywhere in the last minute, by workflow."""
+    hand_back: Callable[[Sequence[Delivery]], None]
+    """These are not started here any more: another process is delivered them."""
     between: Callable[[], None] | None = None
     """Called between publishing and deleting; a test may end the process there."""
 
@@ -126,13 +136,18 @@ class Engine:
             lanes=Lanes(),
             jitter=ports.jitter,
             new_id=ports.new_id,
+            rates=Rates(ports.clock.monotonic),
+            reader=RowReader(ports.store, ports.clock, self.settings.fresh),
             catalog=Catalog(ports.store, self.settings.namespace),
         )
         self._broker = ports.broker
         if ports.broker is not None:
-            self.context.relay = Relay(ports.broker.outbox, ports.broker.publisher, fault=ports.broker.between)
+            self.context.relay = Relay(
+                ports.broker.outbox, ports.broker.publisher, ports.telemetry, fault=ports.broker.between
+            )
             self.context.belongs_here = ports.broker.belongs_here
             self.context.holds, self.context.served = ports.broker.holds, ports.broker.served
+            self.context.moves = ports.broker.moves
         if fault is not None:
             self.context.fault = fault
         self._attempts = Attempts(self.context)
@@ -142,6 +157,7 @@ class Engine:
         self.context.expect = self._keeper.expect
         self._steps = StepLoop(self.context, self._attempts)
         self._dispatcher = Dispatcher(self.context, self._handlers(), self._steps)
+        self._check_out = CheckOut(self.context)
         self._connectors: list[ConnectorLoop] = []
         self._loops: list[asyncio.Task[None]] = []
         self._lifespans = AsyncExitStack()
@@ -183,7 +199,8 @@ class Engine:
     def _spawn_shared(self) -> None:
         """What only an engine needs that shares its runs."""
         if self._broker is not None:
-            self._spawn(CheckOut(self.context).run(), "checkout")
+            self._spawn(self._catalog_loop(), "catalog")
+            self._spawn(self._check_out.run(), "checkout")
             self._spawn(Reconciler(self.context, self._broker.depths).run(), "reconciler")
         if self._ports.upkeep is not None:
             self._spawn(UpkeepLoop(self.context, self._ports.upkeep).run(), "upkeep")
@@ -192,15 +209,52 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Start nothing more, let running handlers finish, and leave the lifespans."""
-        await self._stop_loops()
-        await self._dispatcher.drain(self.settings.drain.total_seconds())
+        await self.retire()
+        await self.drained()
         await self._close()
+
+    async def retire(self) -> None:
+        """Start nothing more and hand back what was not started; running handlers go on, see ``drained``."""
+        await self._stop_loops()
+        waiting = self._dispatcher.hand_back()
+        if self._broker is not None:
+            self._broker.hand_back(waiting)
+
+    async def drained(self) -> None:
+        """Return when running handlers have finished, or have been cancelled because their time was over."""
+        await self._dispatcher.drain(self.settings.drain.total_seconds())
 
     async def crash(self) -> None:
         """Stop as a killed process does, as far as one process can: running handlers are cancelled, not awaited."""
         await self._stop_loops()
         await self._dispatcher.abandon()
         await self._close()
+
+    async def _catalog_loop(self) -> None:
+        """Know what others serve, and by which generation each workflow is suspended or not."""
+        while True:
+            try:
+                await self.context.catalog.read()
+            except StoreError as error:
+                log.warning("no workflows", extra={"action": "catalog_failed", "error": type(error).__name__})
+            await self._ports.clock.sleep(self.settings.catalog_interval)
+
+    @property
+    def roles(self) -> list[str]:
+        """What one process does for all, as far as this one can."""
+        definitions = [application.definition for application in self._applications if self.settings.share.common]
+        reads = [
+            role_of(definition.name, connector) for definition in definitions for connector in definition.connectors
+        ]
+        return [KEEPER, RECONCILER, UPKEEP, *reads]
+
+    def in_hand(self) -> list[RunID]:
+        """The runs that are being handled; may be asked from another thread."""
+        return list(self.context.in_hand)
+
+    def leave(self, deliveries: Sequence[Delivery]) -> None:
+        """These are delivered to another process too: have their rows say, soon, that they are in hand here."""
+        self._dispatcher.spawn(self._check_out.leave(deliveries))
 
     async def _close(self) -> None:
         await self.context.committer.stop()

@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stepwell._domain.definition import HttpHandler
 from stepwell._engine.settings import EngineSettings
 from stepwell._engine.supervisor import Engine, Ports, fresh_id
 from stepwell._engine.telemetry import FanOut, Tally
+from stepwell._worker.callers import http_caller
 from stepwell._worker.feed import Feed
 from stepwell._worker.grounds import Ground, SessionStore, ground_at
 from stepwell._worker.live import Watcher
 from stepwell._worker.places import Place
 from stepwell.application import Application
-from stepwell.ports.http import AddressRefusedError, HttpAnswer, HttpCall, HttpCaller
+from stepwell.ports.http import HttpCaller
 from stepwell.ports.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -48,17 +48,6 @@ class DevPlan:
     topics: Mapping[str, Path] = field(default_factory=dict)
     metrics: Address | None = None
     """Where to serve metrics and health; None: nowhere."""
-
-
-class NoHttp:
-    """Stands where no handler calls anybody: the client's library costs a quarter of a second to load."""
-
-    async def send(self, call: HttpCall) -> HttpAnswer:
-        """Refuse, since no definition that was loaded names a url."""
-        raise AddressRefusedError(f"{call.url} is named by no workflow of this process")
-
-    async def close(self) -> None:
-        """Nothing is open."""
 
 
 @dataclass(kw_only=True)
@@ -140,8 +129,10 @@ async def dev_session(plan: DevPlan, *, tell: Callable[[str], None]) -> AsyncIte
     Raises ``StoreRefusedError`` if another engine has the store, and what opening it raises.
     """
     async with AsyncExitStack() as stack:
-        ground = await stack.enter_async_context(ground_at(plan.place, plan.topics))
-        http = _http(plan)
+        definitions = [application.definition for application in plan.applications]
+        ground = await stack.enter_async_context(ground_at(plan.place, plan.topics, definitions))
+        # Services under development run on this machine.
+        http = http_caller(definitions, allow=_LOOPBACK)
         stack.push_async_callback(http.close)
         refused = await _start_runs(plan, ground.store, tell)
         tally = Tally()
@@ -231,23 +222,3 @@ def _feed(path: Path, plan: DevPlan, ground: Ground, tell: Callable[[str], None]
 def _watcher(plan: DevPlan, ground: Ground, tally: Tally) -> Watcher:
     with_connectors = frozenset(a.definition.name for a in plan.applications if a.definition.connectors)
     return Watcher(ground.store, tally, ground.clock, namespace=plan.place.namespace, connectors=with_connectors)
-
-
-def _http(plan: DevPlan) -> HttpCaller:
-    if not any(_calls_out(application.definition) for application in plan.applications):
-        return NoHttp()
-    from stepwell.adapters.http import AddressPolicy, AiohttpCaller  # noqa: PLC0415  (see ``NoHttp``)
-
-    # Services under development run on this machine.
-    return AiohttpCaller(policy=AddressPolicy(allow=_LOOPBACK))
-
-
-def _calls_out(definition: WorkflowDefinition) -> bool:
-    elements = [
-        element.handler
-        for status in definition.statuses
-        for element in (status.step, *status.callbacks, *status.timeouts)
-        if element is not None
-    ]
-    hooks = definition.hooks
-    return any(isinstance(h, HttpHandler) for h in (*elements, hooks.on_pause, hooks.on_cancel, hooks.on_complete))

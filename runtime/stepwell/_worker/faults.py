@@ -152,7 +152,7 @@ class _Look:
         for parsed, run in self._runs:
             definition = known.get((_namespace(run), run.spec.workflow_ref.name))
             if definition is not None:
-                self._errors(parsed.placed(run, problem) for problem in _run_problems(run, definition))
+                self._errors(parsed.placed(run, problem) for problem in run_problems(run, definition))
 
     def _errors(self, problems: Iterator[Problem] | Sequence[Problem]) -> None:
         self.report.findings += [Finding(severity=Severity.ERROR, problem=problem) for problem in problems]
@@ -212,13 +212,16 @@ def _object_problems(path: str, value: Json, codec: RawCodec) -> Iterator[Proble
         yield Problem(path=joined, value="", rule=f"does not fit spec.objectSchema: {error.rule}")
 
 
-def _run_problems(run: RunResource, definition: WorkflowDefinition) -> Iterator[Problem]:
+def run_problems(run: RunResource, definition: WorkflowDefinition, codec: RawCodec | None = None) -> Iterator[Problem]:
+    """Where a Run does not fit its workflow. ``codec``: of its objects, if it was made already."""
     start = run.spec.start
     if start is not None and definition.status(start) is None:
         rule = undeclared_rule(start, [status.name for status in definition.statuses])
         yield Problem(path="spec.start", value=repr(start), rule=f"{rule} of workflow {definition.name!r}")
-    if not _schema_problems(definition.object_schema):
-        yield from _object_problems("spec.object", run.spec.object or {}, RawCodec(definition.object_schema))
+    if codec is None and not _schema_problems(definition.object_schema):
+        codec = RawCodec(definition.object_schema)
+    if codec is not None:
+        yield from _object_problems("spec.object", run.spec.object or {}, codec)
 
 
 def definition_warnings(definition: WorkflowDefinition) -> Iterator[Problem]:

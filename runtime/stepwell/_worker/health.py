@@ -34,13 +34,16 @@ class Readiness:
 
     def __init__(
         self,
-        store: ConnectorStore,
+        store: ConnectorStore | None,
         *,
         namespace: str,
         patience: float = PATIENCE,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store = store
+        self.store = store
+        """None: not opened yet."""
+        self.trouble = ""
+        """What keeps it from starting."""
         self._namespace = namespace
         self._patience = patience
         self._monotonic = monotonic
@@ -60,21 +63,21 @@ class Readiness:
         """Why it is not ready, in words without anything of the store's own; empty: it is."""
         if self.draining:
             return "draining"
-        if self.engine is None:
-            return "starting"
+        if self.engine is None or self.store is None:
+            return f"starting: {self.trouble}" if self.trouble else "starting"
         if not self.engine.running:
             return self.why_dead()
         async with self._gate:
             if self._monotonic() - self._tried_at >= TRY_EVERY:
-                self._trouble = await self._write()
+                self._trouble = await self._write(self.store)
                 self._tried_at = self._monotonic()
         return self._trouble
 
-    async def _write(self) -> str:
+    async def _write(self, store: ConnectorStore) -> str:
         try:
             async with asyncio.timeout(self._patience):
                 # Positions only rise, and the time does too. No workflow has an empty name.
-                await self._store.save_position(self._namespace, "", "readiness", 0, offset=time.time_ns() // 1000)
+                await store.save_position(self._namespace, "", "readiness", 0, offset=time.time_ns() // 1000)
         except TimeoutError:
             return f"the store took no write within {self._patience:g} s"
         except StoreError as error:
@@ -92,7 +95,7 @@ class HealthPages:
 
 
 @asynccontextmanager
-async def health_pages(address: Address, store: ConnectorStore, *, namespace: str) -> AsyncIterator[HealthPages]:
+async def health_pages(address: Address, store: ConnectorStore | None, *, namespace: str) -> AsyncIterator[HealthPages]:
     """Serve ``/metrics``, ``/healthz`` and ``/readyz``. Raises ``ListenError``."""
     telemetry, readiness = PrometheusTelemetry(), Readiness(store, namespace=namespace)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -47,6 +48,8 @@ _NOT_SHOWN = "(not shown)"
 _MAX_SHOWN = 80
 _LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _LABEL_RULE = "must be 1 to 63 lower-case letters, digits and dashes, with no dash at either end"
+_MEMBER = re.compile("[a-z0-9]([-a-z0-9.]{0,198}[a-z0-9])?")
+_MEMBER_RULE = "must be 1 to 200 lower-case letters, digits, dashes and dots, with a letter or digit at either end"
 
 
 class MembershipKind(StrEnum):
@@ -70,6 +73,13 @@ def _duration(value: object) -> object:
 def _label(value: str) -> str:
     if not _LABEL.fullmatch(value):
         raise ValueError(_LABEL_RULE)
+    return value
+
+
+def _member(value: str) -> str:
+    """A pod's name may be longer than a label, and it is the end of it that tells two pods of one Deployment apart."""
+    if not _MEMBER.fullmatch(value):
+        raise ValueError(_MEMBER_RULE)
     return value
 
 
@@ -99,6 +109,17 @@ def _readable(value: Path) -> Path:
     if not os.access(value, os.R_OK) or not value.is_file():
         raise ValueError("must be a file that this process can read")
     return value
+
+
+def _allowed(value: str) -> str:
+    for each in _listed(value):
+        if re.fullmatch(r"[0-9a-fA-F.:]+(/[0-9]+)?", each) and (":" in each or "." in each):
+            ip_network(each)
+    return value
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in text.split(",") if each.strip())
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
@@ -168,7 +189,7 @@ class WorkerSettings(_Section):
     kafka: KafkaSection | None = Field(None, description="Absent: events are read from the database itself.")
     namespace: Label = Field("default", description="Whose workflows are served.")
     membership: MembershipKind = Field(MembershipKind.POSTGRES, description="Where workers find each other.")
-    name: Label = Field(
+    name: Annotated[str, AfterValidator(_member)] = Field(
         default_factory=lambda given: _own_name(given.get("membership", MembershipKind.POSTGRES)),
         description="This worker's own; the default is the host's, and outside Kubernetes the process's number.",
     )
@@ -177,9 +198,18 @@ class WorkerSettings(_Section):
     )
     log_format: Literal["text", "json"] = Field("json", description="Logs for people, or one JSON object a line.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    http_allow: Annotated[str, AfterValidator(_allowed)] = Field(
+        "",
+        description="Hosts and networks that HTTP handlers may call although they are internal, with commas between.",
+    )
     grace_period: Duration = Field(
         timedelta(seconds=30), description="How long running handlers may go on after SIGTERM."
     )
+
+    @property
+    def http_allowed(self) -> tuple[str, ...]:
+        """The entries of ``http_allow``."""
+        return _listed(self.http_allow)
 
 
 def _own_name(membership: MembershipKind) -> str:

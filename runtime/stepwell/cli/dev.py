@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
-import os
-import signal
 import sys
-import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +15,7 @@ from stepwell._worker.places import Place
 from stepwell.cli.errors import ExitCode, UsageError
 from stepwell.cli.places import with_place
 from stepwell.cli.render import Output, print_json_line, timestamp
+from stepwell.cli.signals import end_now_if_threads_hang, stop_on_signals
 from stepwell.cli.voice import LogFormat, Voice
 
 if TYPE_CHECKING:
@@ -54,6 +52,12 @@ def dev(
             "--topic", metavar="NAME=FILE", help="Read this topic from a file of JSON lines. May be repeated."
         ),
     ] = None,
+    kafka: Annotated[
+        str | None,
+        typer.Option(
+            "--kafka", metavar="HOST:PORT", help="With --dsn: events, and the topics of connectors, are in this Kafka."
+        ),
+    ] = None,
     until_idle: Annotated[
         bool, typer.Option("--until-idle", help="End when all that is left waits for callbacks, timers or schedules.")
     ] = False,
@@ -74,10 +78,18 @@ def dev(
     """
     voice = Voice(log_format)
     with voice.reporting():
-        plan = _plan(files, place=place, triggers=triggers or [], topics=topics or [], metrics=metrics)
+        plan = _plan(files, place=_beside(place, kafka), triggers=triggers or [], topics=topics or [], metrics=metrics)
         code = asyncio.run(_serve(plan, voice, until_idle=until_idle, output=output))
-    _end_now_if_threads_hang(code)
+    end_now_if_threads_hang(code)
     raise typer.Exit(code)
+
+
+def _beside(place: Place, kafka: str | None) -> Place:
+    if kafka is None:
+        return place
+    if place.dsn is None:
+        raise UsageError("--kafka: is for --dsn: a file is its own broker")
+    return replace(place, kafka=kafka)
 
 
 def _plan(files: list[str], *, place: Place, triggers: list[Path], topics: list[str], metrics: str | None) -> DevPlan:
@@ -125,7 +137,7 @@ def _topics(given: list[str]) -> dict[str, Path]:
 async def _serve(plan: DevPlan, voice: Voice, *, until_idle: bool, output: Output) -> ExitCode:
     from stepwell._worker.dev import dev_session  # noqa: PLC0415  (loaded by now)
 
-    stop = _stop_on_signals(voice)
+    stop = stop_on_signals(voice)
     async with dev_session(plan, tell=lambda line: voice.complain(line, action="trigger_refused")) as session:
         if session.pages is not None:
             voice.tell(f"metrics on {session.pages}/metrics", action="metrics_served")
@@ -137,21 +149,6 @@ async def _serve(plan: DevPlan, voice: Voice, *, until_idle: bool, output: Outpu
     if not ended:
         return ExitCode.OK if session.clean else ExitCode.REFUSED
     return ExitCode.OK if session.clean and not by_errors else ExitCode.REFUSED
-
-
-def _stop_on_signals(voice: Voice) -> asyncio.Event:
-    """The first signal drains; the second one ends the process at once, which loses nothing that was acknowledged."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def stopped() -> None:
-        if stop.is_set():
-            os._exit(ExitCode.INTERRUPTED)
-        voice.tell("stopping: running handlers may finish (again to stop at once)", action="stopping")
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped)
-    return stop
 
 
 async def _until(session: Session, stop: asyncio.Event, *, until_idle: bool, output: Output) -> bool:
@@ -217,14 +214,3 @@ def _sum_up(session: Session, numbers: Numbers, by_errors: int, output: Output) 
 
 
 _LINES = ("lines", "started", "repeated", "busy", "bad")
-
-
-def _end_now_if_threads_hang(code: int) -> None:
-    """A sync handler that never returns would keep the interpreter from ending; everything is stored by now."""
-    hanging = [
-        thread for thread in threading.enumerate() if not thread.daemon and thread is not threading.main_thread()
-    ]
-    if hanging:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-        os._exit(code)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stepwell.cli import definitions, dev, lint, migrate, runs, workflows
+from stepwell.cli import definitions, dev, lint, migrate, runs, worker, workflows
 from stepwell.cli.errors import EXIT_CODES, OneLineGroup
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ def options(
 
 
 app.command("dev", short_help="Run workflows in this process.")(dev.dev)
+app.command("worker", short_help="Run workflows over PostgreSQL and Kafka, beside other workers.")(worker.worker)
 app.command("lint", short_help="Find every fault of manifests.")(lint.lint)
 app.command("manifest", short_help="Print a workflow as an object of Kubernetes.")(definitions.manifest)
 app.command("graph", short_help="Print a workflow as a Mermaid diagram.")(definitions.graph)

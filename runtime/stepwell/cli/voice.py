@@ -1,4 +1,4 @@
-"""What ``stepwell dev`` says on stderr: lines for people, or one JSON object a line and nothing else."""
+"""What a process that serves says on stderr: lines for people, or one JSON object a line and nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import typer
 
 from stepwell._worker.logs import JsonFormatter, extras_of, message_of
 from stepwell.cli.errors import DEBUG, code_of, say
-from stepwell.errors import DefinitionErrors
+from stepwell.errors import DefinitionErrors, SettingsError
 
 _NAME = "stepwell-dev"
 """Of the one handler that is ours."""
@@ -42,7 +42,7 @@ class _OneLine(logging.Handler):
 class Voice:
     """Says things in one format. Making one sends the logs of the whole process the same way."""
 
-    def __init__(self, log_format: LogFormat) -> None:
+    def __init__(self, log_format: LogFormat, *, level: str = "warning") -> None:
         self._json = log_format is LogFormat.JSON
         root = logging.getLogger()
         for handler in [handler for handler in root.handlers if handler.get_name() == _NAME]:
@@ -50,9 +50,11 @@ class Voice:
         handler = _json_handler() if self._json else _OneLine()
         handler.set_name(_NAME)
         root.addHandler(handler)
-        root.setLevel(logging.DEBUG if os.environ.get(DEBUG) else logging.WARNING)
+        root.setLevel(logging.DEBUG if os.environ.get(DEBUG) else level.upper())
         # What handlers say by `run.log`, and what this program has to say itself.
         logging.getLogger("stepwell.run").setLevel(logging.INFO)
+        # The driver logs each trouble with a broker at length; what matters of it is told by us.
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
         _LOG.setLevel(logging.INFO)
 
     def tell(self, message: str, *, action: str) -> None:
@@ -79,7 +81,7 @@ class Voice:
         except Exception as error:
             if not self._json or os.environ.get(DEBUG):
                 raise
-            problems = error.problems if isinstance(error, DefinitionErrors) else (error,)
+            problems = error.problems if isinstance(error, (DefinitionErrors, SettingsError)) else (error,)
             for problem in problems:
                 _LOG.error("%s", problem, extra={"action": "failed", "error": type(error).__name__})
             raise typer.Exit(code_of(error)) from None

@@ -6,12 +6,12 @@ Whatever happens between two of these steps, an event is published at least once
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from stepwell._domain.ids import RunID
 from stepwell._domain.record import Event
 from stepwell.ports.membership import Shard
-from stepwell.ports.stream import Delivery
+from stepwell.ports.stream import Delivery, Reach
 
 
 class EventOutbox(Protocol):
@@ -36,24 +36,14 @@ class EventOutbox(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Depth:
-    """How far one shard goes and is done."""
-
-    done: int | None
-    """Everything before this offset is finished; None: nobody ever said."""
-    end: int
-    """Of the record that comes next."""
-
-
 class EventDepths(Protocol):
     """Where events lie in the broker."""
 
-    def shard_of(self, event: Event) -> Shard:
-        """The shard that the event is, or would be, published to."""
+    async def shards_of(self, events: Sequence[Event]) -> Mapping[RunID, Shard]:
+        """The shard that each event is, or would be, published to; without those whose topic is not there now."""
         ...
 
-    async def depths(self, shards: Collection[Shard]) -> Mapping[Shard, Depth]:
+    async def reach(self, shards: Collection[Shard]) -> Mapping[Shard, Reach]:
         """How far these shards go, whoever reads them. Raises ``StoreUnavailableError``."""
         ...
 

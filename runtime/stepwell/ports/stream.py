@@ -6,11 +6,13 @@ the outbox are stored with the change, and whatever was not published is swept u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 from stepwell._domain.record import Event
+from stepwell.ports.membership import Shard
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,4 +44,36 @@ class EventStream(Protocol):
 
     def pending(self) -> int:
         """How many events were stored and are not received yet, as far as this process knows."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reach:
+    """How far one shard goes, and how far it is done."""
+
+    committed: int | None
+    """Everything before this offset is finished. None: nobody ever committed, so it is read from its beginning."""
+    end: int
+    """The offset of the record that comes next."""
+
+
+class ShardedStream(EventStream, Protocol):
+    """A stream that is read shard by shard; which ones, is told by whoever shares them out.
+
+    Two that hold one shard are harmless: both deliver its events, and the rows decide.
+    """
+
+    def take(self, shards: Iterable[Shard]) -> None:
+        """Hold these too: from the committed offset, else from the beginning. One that is being given up is kept."""
+        ...
+
+    async def give_up(self, shards: Iterable[Shard], *, patience: timedelta) -> Sequence[Delivery]:
+        """Receive nothing more of these, wait until what was received is finished, commit, and let go of them.
+
+        What is not finished in time is returned: it is delivered to the next holder. Shards not held are passed over.
+        """
+        ...
+
+    async def reach(self, shards: Iterable[Shard]) -> Mapping[Shard, Reach]:
+        """How far these shards go and are done, whoever holds them. Raises ``StoreUnavailableError``."""
         ...

@@ -14,7 +14,10 @@ INSERT INTO workflow ({WORKFLOW}) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (namespace, name) DO UPDATE SET definition = excluded.definition, generation = generation + 1
 WHERE definition <> excluded.definition
 """  # noqa: S608  (no text from outside)
-_SUSPEND = "UPDATE workflow SET suspended = ? WHERE namespace = ? AND name = ?"
+_SUSPEND = """
+UPDATE workflow SET suspended = :on, generation = generation + (suspended <> :on)
+WHERE namespace = :namespace AND name = :name
+"""
 _ONE = f"SELECT {WORKFLOW} FROM workflow WHERE namespace = ? AND name = ?"  # noqa: S608  (no text from outside)
 _ALL = f"SELECT {WORKFLOW} FROM workflow WHERE namespace = ? ORDER BY name"  # noqa: S608  (no text from outside)
 
@@ -41,7 +44,7 @@ class Workflows(Part):
         """Suspend or resume; None: there is no such workflow."""
 
         def suspend(tx: Transaction) -> WorkflowRow | None:
-            tx.conn.execute(_SUSPEND, (int(suspended), namespace, workflow))
+            tx.conn.execute(_SUSPEND, {"on": int(suspended), "namespace": namespace, "name": workflow})
             row = tx.conn.execute(_ONE, (namespace, workflow)).fetchone()
             return None if row is None else workflow_of(row)
 

@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
 
@@ -30,7 +29,7 @@ from stepwell.adapters.kafka.settings import KafkaSettings, millis
 from stepwell.adapters.kafka.watchdog import Watchdog
 from stepwell.errors import StoreError, StoreUnavailableError
 from stepwell.ports.membership import Shard
-from stepwell.ports.stream import Delivery
+from stepwell.ports.stream import Delivery, Reach
 
 log = logging.getLogger(__name__)
 
@@ -45,22 +44,12 @@ _LONGEST_PAUSE = 5.0
 _LAST_SECONDS = 2.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reach:
-    """Offsets of one shard, as Kafka has them."""
-
-    committed: int | None
-    """None: nobody ever committed, so it is read from its beginning."""
-    end: int
-    """Of the record that comes next."""
-
-
 def _unheard(_: Malformed) -> None:
     """Nobody wants to know more than the log tells."""
 
 
 class KafkaEvents:
-    """Implements ``EventStream`` for one event loop. Made by ``open``, ended by ``close``."""
+    """Implements ``ShardedStream`` for one event loop. Made by ``open``, ended by ``close``."""
 
     def __init__(
         self, settings: KafkaSettings, group: str, consumer: Consumer, on_malformed: Callable[[Malformed], None]
@@ -73,6 +62,7 @@ class KafkaEvents:
         self._assigned: dict[Shard, Progress] = {}
         """What the driver reads, from where this progress stands; behind ``_shards`` for a moment after a change."""
         self._assigning: asyncio.Future[None] | None = None
+        self._suspects: dict[Shard, int] = {}
         self._places: dict[int, tuple[Progress, int]] = {}
         self._serial = count(FIRST_POSITION)
         self._watchdog = Watchdog(stuck_after=settings.stuck_after.total_seconds())
@@ -136,6 +126,15 @@ class KafkaEvents:
                 progress.finish(offset)
         self._finished.set()
 
+    def hand_back(self, deliveries: Sequence[Delivery]) -> None:
+        """These will not be finished here: nobody waits for them, and the next holder of their shard has them."""
+        for delivery in deliveries:
+            place = self._places.get(delivery.position)
+            if place is not None:
+                progress, offset = place
+                progress.hand_back(offset)
+        self._finished.set()
+
     def pending(self) -> int:
         """How many events were in the held shards at the last look and are not received yet."""
         if self._consumer is None:
@@ -163,6 +162,10 @@ class KafkaEvents:
                 progress.leaving, changed = False, True
         if changed:
             self._assign()
+
+    def suspect(self, shard: Shard, before: int) -> None:
+        """Who held this shard died: once it is taken, what lies before this offset is delivered with a warning."""
+        self._suspects[shard] = before
 
     async def give_up(self, shards: Iterable[Shard], *, patience: timedelta = PATIENCE) -> Sequence[Delivery]:
         """Receive nothing more of these, wait until what was received is finished, commit, and let go of them.
@@ -259,7 +262,8 @@ class KafkaEvents:
                 progress.passed_over(record.offset)
                 self._report(event)
                 continue
-            delivery = Delivery(event=event, position=next(self._serial))
+            suspect = bool(self._suspects) and record.offset < self._suspects.get(shard, 0)
+            delivery = Delivery(event=event, position=next(self._serial), suspect=suspect)
             self._places[delivery.position] = (progress, record.offset)
             progress.delivered(record.offset, delivery)
             deliveries.append(delivery)

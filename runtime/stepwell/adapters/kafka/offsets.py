@@ -20,6 +20,7 @@ class Progress:
         """Nothing of it is received any more."""
         self._order: deque[int] = deque()
         self._unfinished: dict[int, Delivery] = {}
+        self._handed_back: set[int] = set()
 
     def begin(self, offset: int) -> None:
         """Reading starts here, if nothing was received meanwhile."""
@@ -39,6 +40,12 @@ class Progress:
     def finish(self, offset: int) -> None:
         """A delivery is done; repeating it is harmless."""
         self._unfinished.pop(offset, None)
+        self._handed_back.discard(offset)
+
+    def hand_back(self, offset: int) -> None:
+        """A delivery is not done and will not be: the next holder is delivered it."""
+        if offset in self._unfinished:
+            self._handed_back.add(offset)
 
     @property
     def safe(self) -> int | None:
@@ -49,10 +56,10 @@ class Progress:
 
     @property
     def unfinished(self) -> Sequence[Delivery]:
-        """What was handed out and is not finished, in order."""
-        return list(self._unfinished.values())
+        """What was handed out and is neither finished nor handed back, in order."""
+        return [delivery for offset, delivery in self._unfinished.items() if offset not in self._handed_back]
 
     @property
     def idle(self) -> bool:
-        """Whether all that was handed out is finished."""
-        return not self._unfinished
+        """Whether all that was handed out is finished or handed back."""
+        return len(self._unfinished) == len(self._handed_back)

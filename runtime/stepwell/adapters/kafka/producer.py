@@ -135,6 +135,17 @@ class KafkaPublisher:
                     self._settle(entry, stored=False)
         return [entry is not None and entry.stored is True for entry in entries]
 
+    async def partitions(self, topic: str) -> int | None:
+        """How many partitions a topic has, as far as is known; None: it is not to be found now."""
+        known = self._partitions.get(topic)
+        if known is not None:
+            return known
+        try:
+            async with asyncio.timeout(_LAST_SECONDS):
+                return len(await self._producer.partitions_for(topic))
+        except DRIVER_ERRORS:
+            return None
+
     async def close(self) -> None:
         """Wait a moment for what is under way, then let go of the connection."""
         self._closed = True

@@ -20,6 +20,7 @@ from stepwell.adapters.kafka.driver import (
     translated,
 )
 from stepwell.adapters.kafka.settings import KafkaSettings, Start
+from stepwell.adapters.kafka.topics import partitions_of
 from stepwell.errors import StoreUnavailableError
 from stepwell.ports.membership import Shard
 from stepwell.ports.source import Message
@@ -48,13 +49,24 @@ class Positions:
 
 
 class KafkaSource:
-    """Implements ``MessageSource`` over some partitions of one topic, for one reader."""
+    """Implements ``MessageSource`` over some partitions of one topic, for one reader.
+
+    ``partitions`` None: all that there are when it connects.
+    """
 
     def __init__(
-        self, settings: KafkaSettings, *, topic: str, partitions: Sequence[int], start: Start, positions: Positions
+        self,
+        settings: KafkaSettings,
+        *,
+        topic: str,
+        partitions: Sequence[int] | None = None,
+        start: Start,
+        positions: Positions,
     ) -> None:
         self._settings = settings
-        self._shards = [Shard(topic, partition) for partition in partitions]
+        self._topic = topic
+        self._all = partitions is None
+        self._shards = [Shard(topic, partition) for partition in partitions or ()]
         self._start = start
         self._positions = positions
         self._consumer: Consumer | None = None
@@ -112,6 +124,9 @@ class KafkaSource:
     async def _connected(self) -> Consumer:
         if self._consumer is not None:
             return self._consumer
+        if self._all:
+            count = await partitions_of(self._settings, self._topic)
+            self._shards = [Shard(self._topic, partition) for partition in range(count)]
         consumer = await open_consumer(self._settings, group=None)
         try:
             consumer.assign([pair(shard) for shard in self._shards])

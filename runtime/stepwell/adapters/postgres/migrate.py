@@ -15,7 +15,7 @@ from stepwell.adapters.postgres.database import SCHEMA
 from stepwell.adapters.postgres.errors import in_our_words
 from stepwell.errors import StoreRefusedError
 
-CODE = 1
+CODE = 4
 """The newest schema that this code knows; it works with every schema whose ``min_code`` is not above."""
 
 _LOCK = 0x57656C6C

@@ -89,8 +89,9 @@ _ADVANCE_PLAIN = Statement(
     f"""
 WITH asked AS MATERIALIZED (SELECT * FROM {{i}}),
 locked AS (
-    SELECT run.run_id FROM asked i JOIN run ON run.run_id = i.run_id AND {_STANDS}
-    ORDER BY run.run_id FOR NO KEY UPDATE OF run SKIP LOCKED
+    SELECT found.run_id FROM (SELECT * FROM asked ORDER BY run_id COLLATE "C") AS i CROSS JOIN LATERAL (
+        SELECT run.run_id FROM run WHERE run.run_id = i.run_id AND {_STANDS} FOR NO KEY UPDATE SKIP LOCKED
+    ) AS found
 ),
 {_WON} {CLEARED} {HISTORY_AND_EVENTS} {ANSWER}
 """,  # noqa: S608  (no text from outside)
@@ -133,7 +134,7 @@ locked AS (
 def advance_statement(
     decisions: Sequence[Decision], now: datetime, finished: Sequence[int], *, sent: datetime
 ) -> tuple[str, Sequence[Any]]:
-    """The statement and its parameters: run id, and id and kind of each event, of those that won.
+    """The statement and its parameters: run id, and id, kind and name of each event, of those that won.
 
     ``finished`` are rows of the outbox to delete along with it; ``sent`` is what new ones are dated. What few decisions
     have is paid for only with them.

@@ -9,7 +9,7 @@ from stepwell.adapters.postgres.tables import RUN
 from stepwell.adapters.postgres.writer import Writer
 from stepwell.ports.clock import Clock
 
-_ALL_COLUMNS = f"{RUN.names}, inbox_no"
+ALL_COLUMNS = f"{RUN.names}, inbox_no"
 
 
 class Part:
@@ -17,7 +17,7 @@ class Part:
 
     def __init__(self, database: Database) -> None:
         self._db = database
-        self._writer = Writer(database, _ALL_COLUMNS)
+        self._writer = Writer(database, ALL_COLUMNS)
 
     @property
     def clock(self) -> Clock:

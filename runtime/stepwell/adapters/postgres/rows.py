@@ -329,9 +329,15 @@ def tick_of(row: Row) -> TickRow:
 
 
 def workflow_of(row: Row) -> WorkflowRow:
-    """From the columns of ``WORKFLOW``."""
+    """From the columns of ``WORKFLOW_ROW``."""
     return WorkflowRow(
-        namespace=row[0], name=row[1], definition=row[2], generation=row[3], suspended=row[4], created_at=row[5]
+        namespace=row[0],
+        name=row[1],
+        definition=row[2],
+        generation=row[3],
+        suspended=row[4],
+        created_at=row[5],
+        governed=row[6],
     )
 
 

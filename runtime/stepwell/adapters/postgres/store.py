@@ -9,12 +9,14 @@ from stepwell.adapters.postgres.chores import Chores
 from stepwell.adapters.postgres.connectors import Connectors
 from stepwell.adapters.postgres.database import MAX_CONNECTIONS, Database
 from stepwell.adapters.postgres.due import DueRows
+from stepwell.adapters.postgres.governing import Governing
 from stepwell.adapters.postgres.inbox import Inbox
 from stepwell.adapters.postgres.migrate import check
 from stepwell.adapters.postgres.outgoing import Outgoing
 from stepwell.adapters.postgres.outlook import Outlook
 from stepwell.adapters.postgres.repairs import Repairs
 from stepwell.adapters.postgres.runs import Runs
+from stepwell.adapters.postgres.steering import Steering
 from stepwell.adapters.postgres.stream import PostgresStream
 from stepwell.adapters.postgres.ticks import Ticks
 from stepwell.adapters.postgres.upkeep import Upkeep
@@ -22,8 +24,22 @@ from stepwell.adapters.postgres.workflows import Workflows
 from stepwell.ports.clock import Clock
 
 
-class PostgresStore(Runs, Workflows, Inbox, Chores, DueRows, Ticks, Connectors, Repairs, Outgoing, Upkeep, Outlook):
-    """Implements ``RecordStore``, ``EventOutbox`` and ``Outlook``, for the event loop that opened it."""
+class PostgresStore(
+    Runs,
+    Workflows,
+    Inbox,
+    Chores,
+    DueRows,
+    Ticks,
+    Connectors,
+    Repairs,
+    Outgoing,
+    Steering,
+    Governing,
+    Upkeep,
+    Outlook,
+):
+    """Implements ``RecordStore``, ``EventOutbox``, ``SteeringStore`` and ``Outlook``, for the loop that opened it."""
 
     @classmethod
     async def open(

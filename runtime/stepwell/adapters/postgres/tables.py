@@ -161,5 +161,7 @@ INBOX = (
 )
 
 WORKFLOW = "namespace, name, definition, generation, suspended, created_at"
+WORKFLOW_ROW = f"{WORKFLOW}, uid IS NOT NULL"
+"""As it is read: with whether an object of a cluster governs it."""
 
 LETTER = "namespace, workflow, connector, topic, shard, place, reason, sha256, at"

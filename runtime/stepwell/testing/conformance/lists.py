@@ -261,6 +261,12 @@ class WorkflowSuite(StoreSuite):
             assert row.suspended is suspended
             assert (await desk.store.load([record.run_id]))[record.run_id].suspended is suspended
 
+    async def test_a_generation_counts_suspensions_too(self, desk: Desk, second: RecordStore) -> None:
+        """By it a worker tells which suspension it has seen."""
+        await desk.register()
+        rows = [await second.suspend(NAMESPACE, "orders", suspended=on) for on in (False, True, True, False)]
+        assert [row.generation for row in rows if row is not None] == [1, 2, 2, 3]
+
     async def test_workflows_are_of_one_namespace(self, desk: Desk) -> None:
         for namespace in (NAMESPACE, "other"):
             await desk.store.register(WorkflowRow(namespace=namespace, name="orders", definition="{}"))

@@ -1,0 +1,229 @@
+"""Workflow objects: judged, stored, rolled out whole, their stranded runs moved, and told as they are."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from stepwell.control import Known
+from stepwell.errors import StoreError
+from stepwell.ports.steering import Governing, LiveCount
+from stepwell_operator.cluster.api import ApiError
+from stepwell_operator.cluster.cache import Kept, Key
+from stepwell_operator.cluster.kinds import WORKFLOWS
+from stepwell_operator.cluster.writer import Target
+from stepwell_operator.controllers.children import Children
+from stepwell_operator.controllers.desk import Desk
+from stepwell_operator.controllers.excuse import excuse
+from stepwell_operator.controllers.facts import Facts
+from stepwell_operator.planning.mirror import patch_of
+from stepwell_operator.planning.objects import parse_instant, seen_workflow
+from stepwell_operator.planning.rollout import Progress, progress
+from stepwell_operator.planning.stranded import to_migrate
+from stepwell_operator.planning.workflow import Refusal, Sound, State, Workflow, judge, status_of, strands
+from stepwell_operator.specs.children import Child, Manifest, children
+from stepwell_operator.specs.groups import groups_of
+from stepwell_operator.specs.names import Owner
+
+log = logging.getLogger(__name__)
+
+_SOON = 2.0
+"""Seconds until something is looked at again that nobody tells of: runs that leave a status, attempts that end."""
+_CONFLICT_SECONDS = 0.2
+
+
+@dataclass(kw_only=True)
+class _Look:
+    """One look at one object."""
+
+    workflow: Workflow
+    judged: Sound | Refusal
+    known: Known | None
+    refusal: Refusal | None = None
+    hindrance: Refusal | None = None
+    progress: Progress | None = None
+    migrating: int = 0
+    again: float | None = None
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(namespace=self.workflow.namespace, name=self.workflow.name, uid=self.workflow.uid)
+
+
+class WorkflowController:
+    """For one term of office."""
+
+    def __init__(self, desk: Desk, facts: Facts) -> None:
+        self._desk = desk
+        self._facts = facts
+        self._children = Children(desk)
+
+    async def look(self, key: Key) -> float | None:
+        """Do what is to be done; see ``queue.Work``."""
+        kept = self._desk.cache.get(key)
+        if kept is None:
+            self._facts.leave(key)
+            self._desk.refused.discard((key.namespace, key.name))
+            self._desk.queue.forget(key)
+            return None
+        workflow = seen_workflow(kept.raw())
+        if workflow.deleting:
+            return None
+        try:
+            return await self._look(key, kept, workflow)
+        except StoreError as error:
+            target = Target(WORKFLOWS, key.namespace, key.name, workflow.uid)
+            await excuse(self._desk, target, kept, workflow, error)
+            raise
+
+    async def _look(self, key: Key, kept: Kept, workflow: Workflow) -> float | None:
+        before = await self._desk.plane.workflows.get(key.namespace, key.name)
+        look = _Look(workflow=workflow, judged=judge(workflow), known=before)
+        await self._govern(key, look)
+        await self._roll_out(look)
+        self._wake_runs(key, before, look)
+        return await self._tell(key, kept, look)
+
+    async def _govern(self, key: Key, look: _Look) -> None:
+        """Store the suspension, and the definition too if it may be rolled out."""
+        judged, before = look.judged, look.known
+        if isinstance(judged, Refusal):
+            look.refusal = judged
+        else:
+            stranding = strands(judged, await self._live(key, judged, before))
+            if stranding is not None:
+                look.again = _SOON
+                # What is rolled out already is not taken back; that runs are stranded is told all the same.
+                rolled_out = before is not None and before.definition == judged.definition
+                look.refusal, look.hindrance = (None, stranding) if rolled_out else (stranding, None)
+        accepted = judged if isinstance(judged, Sound) and look.refusal is None else None
+        resource = look.workflow.resource
+        suspend = resource.spec.suspend if resource is not None else bool(before and before.row.suspended)
+        wanted = Governing(
+            namespace=key.namespace,
+            name=key.name,
+            uid=look.workflow.uid,
+            generation=look.workflow.generation,
+            created_at=look.workflow.created_at,
+            suspend=suspend,
+            definition=None,
+        )
+        if resource is not None:
+            definition = None if accepted is None else accepted.definition
+            look.known = await self._desk.plane.workflows.govern(wanted, definition)
+
+    async def _live(self, key: Key, sound: Sound, before: Known | None) -> Sequence[LiveCount]:
+        """Its unfinished runs, counted now if that matters now."""
+        if before is None:
+            return ()
+        strays = any(sound.definition.status(each.status) is None for each in self._facts.live(key))
+        if before.definition == sound.definition and not sound.routes and not strays:
+            return ()
+        return await self._desk.plane.workflows.live(key.namespace, key.name)
+
+    async def _roll_out(self, look: _Look) -> None:
+        sound, owner = look.judged, look.owner
+        if look.refusal is not None or not isinstance(sound, Sound):
+            there = self._desk.cache.children(owner.namespace, owner.name)
+            look.progress = self._progress(owner, [child.name for child in there if child.kind == "Deployment"])
+            return
+        manifests = children(
+            owner, sound.resource, sound.worker, sound.what, installation=self._desk.plane.installation
+        )
+        look.hindrance = await self._children.apply(owner, manifests) or look.hindrance
+        names = [group.name for group in groups_of(sound.resource, sound.worker)]
+        look.progress = self._progress(owner, names)
+        if look.progress is not None and look.progress.complete and look.hindrance is None:
+            await self._settle(look, sound, manifests)
+
+    def _progress(self, owner: Owner, names: Sequence[str]) -> Progress | None:
+        return progress(names, self._desk.cache.pods(owner.namespace, owner.name)) if names else None
+
+    async def _settle(self, look: _Look, sound: Sound, manifests: Mapping[Child, Manifest]) -> None:
+        """No pod of an older definition is left: what only those needed goes, and their runs are moved."""
+        await self._children.remove_others(look.owner, manifests)
+        if look.known is None or not sound.routes:
+            return
+        plane, owner = self._desk.plane, look.owner
+        waiting = to_migrate(sound.definition, await plane.workflows.live(owner.namespace, owner.name), sound.routes)
+        if not waiting:
+            return
+        done = await plane.workflows.migrate(look.known, {status: sound.routes[status] for status in waiting})
+        self._desk.metrics.migrated.inc(done.moved)
+        extra = {"action": "runs_migrated", "namespace": owner.namespace, "workflow": owner.name}
+        log.info("runs migrated", extra={**extra, "moved": done.moved, "refused": done.refused})
+        left = to_migrate(sound.definition, await plane.workflows.live(owner.namespace, owner.name), sound.routes)
+        look.migrating = sum(left.values())
+        if look.migrating:
+            look.again = _SOON
+        message = f"{done.moved} runs were moved out of {', '.join(sorted(waiting))}"
+        await self._event(look, "Migrated", message, warning=False)
+
+    def _wake_runs(self, key: Key, before: Known | None, look: _Look) -> None:
+        """Who waits for the workflow is looked at when it has become another one."""
+        place = (key.namespace, key.name)
+        was_refused = place in self._desk.refused
+        refused = look.refusal is not None and look.known is None
+        if refused:
+            self._desk.refused.add(place)
+        else:
+            self._desk.refused.discard(place)
+        definitions = [None if known is None else known.definition for known in (before, look.known)]
+        if refused != was_refused or definitions[0] != definitions[1]:
+            self._desk.queue.add(self._desk.cache.runs_of(*place))
+
+    async def _tell(self, key: Key, kept: Kept, look: _Look) -> float | None:
+        now = self._desk.plane.now()
+        state = State(
+            now=now,
+            refusal=look.refusal,
+            hindrance=look.hindrance,
+            progress=look.progress,
+            known=look.known,
+            migrating=look.migrating,
+            live=self._facts.live(key),
+            last_ticks=self._facts.ticks,
+        )
+        status = status_of(look.workflow, state)
+        self._facts.schedules(key, look.known, _next_of(status))
+        patch = patch_of(look.workflow.status, status)
+        if not patch:
+            return look.again
+        target = Target(WORKFLOWS, key.namespace, key.name, look.workflow.uid)
+        try:
+            answer = await self._desk.writer.patch_status(target, kept.version, patch)
+        except ApiError as error:
+            if error.missing:
+                self._desk.queue.add(self._desk.cache.forget(WORKFLOWS.name, key.namespace, key.name))
+                return None
+            if error.conflict:
+                return _CONFLICT_SECONDS
+            raise
+        self._desk.cache.see(answer)
+        await self._leave_events(look, status)
+        return look.again
+
+    async def _leave_events(self, look: _Look, status: Mapping[str, Any]) -> None:
+        was = {each.get("type") for each in look.workflow.conditions if each.get("status") == "True"}
+        for each in status["conditions"]:
+            if each["status"] != "True" or each["type"] in was:
+                continue
+            if each["type"] == "Stalled":
+                await self._event(look, each["reason"], each["message"], warning=True)
+            elif each["type"] in {"Ready", "Drained"}:
+                await self._event(look, each["type"], each["message"] or each["reason"], warning=False)
+
+    async def _event(self, look: _Look, reason: str, message: str, *, warning: bool) -> None:
+        target = Target(WORKFLOWS, look.owner.namespace, look.owner.name, look.owner.uid)
+        await self._desk.writer.tell(
+            target, reason=reason, message=message, warning=warning, now=self._desk.plane.now()
+        )
+
+
+def _next_of(status: Mapping[str, Any]) -> datetime | None:
+    """The earliest planned time that the status tells."""
+    times = [parse_instant(each.get("nextScheduleTime")) for each in status.get("schedules", ())]
+    return min((at for at in times if at is not None), default=None)

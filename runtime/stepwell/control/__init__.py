@@ -1,0 +1,36 @@
+"""What a control plane may do with an installation: judge definitions, start and steer runs, watch what they do.
+
+This is the operator's door, and nobody else's: it composes the store, the rules and the definitions, so that who stands
+before it needs none of them. Nothing here knows Kubernetes.
+"""
+
+from __future__ import annotations
+
+from stepwell._domain.durations import format_duration, parse_duration
+from stepwell._worker.address import Address
+from stepwell._worker.logs import JsonFormatter
+from stepwell.adapters.http.pages import Page, PageServer
+from stepwell.control.definitions import SecretKey, examine, next_planned, secret_keys
+from stepwell.control.plane import ControlPlane
+from stepwell.control.runs import Desired, Order, Runs
+from stepwell.control.workflows import Known, Migrated, Workflows
+
+__all__ = [
+    "Address",
+    "ControlPlane",
+    "Desired",
+    "JsonFormatter",
+    "Known",
+    "Migrated",
+    "Order",
+    "Page",
+    "PageServer",
+    "Runs",
+    "SecretKey",
+    "Workflows",
+    "examine",
+    "format_duration",
+    "next_planned",
+    "parse_duration",
+    "secret_keys",
+]

@@ -1,0 +1,124 @@
+"""A door between a client and a server on this machine, which a test can close, silence and open again.
+
+It lives in a thread of its own, so a client that blocks its event loop does not hold it up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+_STEP_SECONDS = 10.0
+_CHUNK = 64 * 1024
+
+
+class Gate:
+    """Forwards TCP from ``port`` to a server while it is open."""
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._through: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_open = True
+        self._speaks = asyncio.Event()
+        self._thread.start()
+        self._server = self._do(self._listen())
+        self.port: int = self._server.sockets[0].getsockname()[1]
+
+    def close(self) -> None:
+        """Break what goes through, and let nobody through."""
+        self._call(self._closed)
+
+    def silence(self) -> None:
+        """Nothing arrives any more, and nobody is told: as when a cable is pulled."""
+        self._call(self._speaks.clear)
+
+    def open(self) -> None:
+        """Let everybody through; what was held back arrives."""
+        self._call(self._opened)
+
+    def remove(self) -> None:
+        """Take the door away."""
+        self.close()
+        self._do(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_STEP_SECONDS)
+        self._loop.close()
+
+    async def _listen(self) -> asyncio.Server:
+        self._speaks.set()
+        return await asyncio.start_server(self._enter, "127.0.0.1", 0)
+
+    async def _stop(self) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _closed(self) -> None:
+        self._is_open = False
+        for writer in self._through:
+            writer.transport.abort()
+
+    def _opened(self) -> None:
+        self._is_open = True
+        self._speaks.set()
+
+    async def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._through.add(writer)
+        try:
+            if self._is_open:
+                await self._forward(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            self._through.discard(writer)
+            writer.transport.abort()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        self._through.add(back)
+        both = [asyncio.ensure_future(self._pump(reader, back)), asyncio.ensure_future(self._pump(there, writer))]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in both:
+                pump.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+            self._through.discard(back)
+            back.transport.abort()
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(_CHUNK):
+                await self._speaks.wait()
+                sink.write(data)
+                await sink.drain()
+
+    def _call(self, change: Callable[[], None]) -> None:
+        async def changed() -> None:
+            change()
+
+        self._do(changed())
+
+    def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(_STEP_SECONDS)
+
+
+@contextmanager
+def gate(target: int) -> Iterator[Gate]:
+    """An open door to a port of this machine."""
+    made = Gate(target)
+    try:
+        yield made
+    finally:
+        made.remove()
