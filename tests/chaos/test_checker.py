@@ -120,8 +120,8 @@ def stored_without_a_handler(story: Story) -> None:
 
 
 def stored_before_its_handler(story: Story) -> None:
-    late = next(item.at for item in story.lines if line("run-4", 3)(item)) + 0.2
-    changed(story.calls, call("run-4", 2), began=late, ended=late + 0.1)
+    seen = next(item.began for item in story.calls if call("run-4", 3, "hook")(item))
+    changed(story.calls, call("run-4", 2), began=seen - 0.1, ended=seen + 0.1)
 
 
 def stored_what_was_not_answered(story: Story) -> None:
@@ -222,6 +222,7 @@ def timeout_late(story: Story) -> None:
     moved = next(item for item in story.lines if line("run-5", 4)(item))
     story.lines[story.lines.index(moved)] = replace(moved, at=moved.at + 8)
     changed(story.calls, lambda item: item.name == "expire", began=entered + 8.5, ended=entered + 8.6)
+    changed(story.calls, call("run-5", 4, "hook"), began=entered + 14, ended=entered + 15)
 
 
 def timeout_never(story: Story) -> None:
