@@ -42,7 +42,7 @@ class Inject(StrEnum):
     RECONCILE = "CHAOS_RECONCILE"
     """Seconds between two passes of the reconciler, in place of a minute."""
     STUCK = "CHAOS_STUCK"
-    """Seconds after the start from which on the consumer that there is then is given no record any more."""
+    """A file: once it is there, the consumer that there is by then is given no record any more."""
     MEMORY = "CHAOS_MEMORY"
     """MiB of address space that the process may have."""
     CLOCK = "CHAOS_CLOCK"
@@ -77,16 +77,15 @@ def _reconcile(seconds: str) -> None:
     _replace(stepwell._worker.worker, "EngineSettings", quick)
 
 
-def _stuck(seconds: str) -> None:
-    hangs_at = time.monotonic() + float(seconds)
-    opened = stepwell.adapters.kafka.consumer.open_consumer
+def _stuck(path: str) -> None:
+    opened, asked_for = stepwell.adapters.kafka.consumer.open_consumer, Path(path).exists
 
     async def open_one(*given: Any) -> Any:
-        consumer, born = await opened(*given), time.monotonic()
+        consumer, born_later = await opened(*given), asked_for()
         getmany = consumer.getmany
 
         async def poll(*shards: Any, timeout_ms: int = 0, **named: Any) -> Any:
-            if born < hangs_at < time.monotonic():
+            if not born_later and asked_for():
                 await asyncio.sleep(timeout_ms / 1000)
                 return {}
             return await getmany(*shards, timeout_ms=timeout_ms, **named)

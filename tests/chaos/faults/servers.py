@@ -25,6 +25,7 @@ _AT_ONCE_SECONDS = 2.0
 _COPY = ("chaos", b"copy")
 _FREEZES = 0.5
 """The chance that a broker stands still for a while before it is killed."""
+_HANGS = "consumer-hangs"
 _STUCK = '"error": "Stuck"'
 """What a worker logs when its consumer is given nothing of what is there."""
 
@@ -71,9 +72,14 @@ class BrokerRestarts(Fault):
     wipes = False
 
     def environment(self, round_: Round) -> dict[str, str]:
-        """The consumer of the first worker is given nothing from a while after its start on: it hangs, silently."""
-        stuck = {Inject.STUCK: "6", "STEPWELL_KAFKA_STUCK_AFTER": "4s"}
-        return {} if round_.fleet.workers or self.wipes else stuck
+        """The consumer of the first worker can be made to hang, silently."""
+        if round_.fleet.workers or self.wipes:
+            return {}
+        return {Inject.STUCK: str(round_.directory / _HANGS), "STEPWELL_KAFKA_STUCK_AFTER": "4s"}
+
+    async def strike(self, round_: Round) -> None:
+        await super().strike(round_)
+        (round_.directory / _HANGS).touch()
 
     async def blow(self, round_: Round) -> None:
         broker = round_.servers.kafka
@@ -92,8 +98,8 @@ class BrokerRestarts(Fault):
 
     def judge(self, round_: Round, evidence: Evidence) -> Iterator[Violation]:
         yield from goes_on(round_, evidence, self.back_seconds, through_kafka=True)
-        logs = [worker.log.read_text("utf-8") for worker in round_.fleet.workers]
-        if not self.wipes and not any(_STUCK in log for log in logs):
+        log = round_.fleet.workers[0].log.read_text("utf-8")
+        if not self.wipes and _STUCK not in log:
             yield Violation(self.name, "", "a consumer that was given nothing was never built anew")
 
 
