@@ -1,4 +1,4 @@
-"""One measurement of our workers at full load: runs are started while others are under way, moves are counted meanwhile.
+"""One measurement of our workers at full load: runs are started while others are under way, and moves are counted.
 
 Run as ``python -m tests.bench.durable.sides.stepwell_rate --dsn DSN --namespace NS --workflow NAME …``, beside workers
 of that namespace; prints one JSON line.
@@ -60,7 +60,7 @@ class Rate:
     async def look(self, since: datetime) -> datetime:
         """Count what has finished; returns the server's time."""
         row = await self._connection.fetchrow(_FINISHED, since, self._namespace)
-        assert row is not None  # noqa: S101  (an aggregate has one row)
+        assert row is not None
         self._finished = row[0]
         if self._started - self._finished < self._unfinished:
             self._room.set()
@@ -78,9 +78,9 @@ class Rate:
         before, finished = cpu.seconds(watched), self._finished
         last = await self._for(window, since)
         used = cpu.seconds(watched) - before
-        if self._finished == finished:
-            raise SystemExit("no run finished within the window")
         moves = await self._connection.fetchval(_MOVES, uuid7(since, bytes(10)), first, last)
+        if self._finished == finished or not moves:
+            raise SystemExit(f"{moves} moves within the window, and {self._finished - finished} runs finished")
         return {"moves": moves, "seconds": (last - first).total_seconds(), "cpu_seconds": used}
 
     async def _for(self, seconds: float, since: datetime) -> datetime:
