@@ -25,6 +25,7 @@ class NothingBroken(Fault):
     name = "F0"
     title = "nothing is broken"
     strikes = False
+    load = Load(suspends=True)
 
 
 class Killed(Fault):
@@ -78,7 +79,7 @@ class ClockJumps(Fault):
 
     name = "F8"
     title = "clocks jump by an hour either way"
-    load = Load(seconds=12.0, rate=5.0)
+    load = Load(seconds=12.0, suspends=True)
     hours = (3600, -3600, 0, -3600, 3600, 0)
 
     def environment(self, round_: Round) -> dict[str, str]:
@@ -107,7 +108,7 @@ class DiesBetween(Fault):
 
     name = "F3"
     title = "kill -9 between publishing and deleting"
-    load = Load(seconds=12.0, rate=5.0)
+    load = Load(seconds=12.0, suspends=True)
     recovery = TAKE_OVER_SECONDS
 
     def environment(self, round_: Round) -> dict[str, str]:
@@ -133,7 +134,7 @@ class EveryRole(Fault):
     title = "every single role held by all at once"
     strikes = False
     workers = 3
-    load = Load(seconds=12.0, rate=5.0)
+    load = Load(seconds=12.0, suspends=True)
 
     def environment(self, round_: Round) -> dict[str, str]:
         return {Inject.EVERY_ROLE: "1"}

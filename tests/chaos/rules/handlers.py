@@ -118,6 +118,20 @@ def nothing_starts_after_a_pause(evidence: Evidence) -> Iterator[Violation]:
                 )
 
 
+def nothing_starts_while_suspended(evidence: Evidence) -> Iterator[Violation]:
+    """P5, for the whole workflow."""
+    for note in evidence.notes:
+        if note.ask is not Ask.SUSPEND or not note.acknowledged:
+            continue
+        ends = (other.asked for other in evidence.notes if other.ask is Ask.CONTINUE and other.asked > note.answered)
+        until = min(ends, default=evidence.closed)
+        for call in evidence.calls:
+            if call.kind in _ATTEMPTS and note.answered + PAUSE_SECONDS < call.began < until:
+                late = call.began - note.answered
+                what = f"{_named(call)} began {late:.2f} s after its workflow's suspension was acknowledged"
+                yield Violation("P5", call.run_id, what)
+
+
 def _resumed_at(note: Note, lines: Sequence[Line]) -> float:
     resumes = (line.at for line in lines if line.kind == "resume" and line.at > note.asked - SKEW)
     return min(resumes, default=math.inf)
