@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Final, cast
 
@@ -123,6 +124,7 @@ def desk(
     closed: str,
     name: str = "helpdesk",
     lifespan: Callable[[], AbstractAsyncContextManager[Activities]] | None = None,
+    archive_after: timedelta = ARCHIVE_AFTER,
 ) -> Desk:
     """Make the workflow. Raises ``DefinitionErrors`` when it is built, for what no workflow can be."""
     working = activities.working
@@ -137,7 +139,7 @@ def desk(
             token = wf.callback(status, to=group, name=called)(moved)
             tokens |= {str(to): token for to in group}
     closing = activities.statuses[closed]
-    wf.timeout(closing, after=ARCHIVE_AFTER, to=[activities.archived])(archive)
+    wf.timeout(closing, after=archive_after, to=[activities.archived])(archive)
     moves = {activity: tokens[str(to)] for activity, to in activities.statuses.items() if to is not activities.archived}
     return Desk(workflow=wf, activities=activities, moves=moves)
 

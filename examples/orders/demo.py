@@ -1,7 +1,7 @@
-"""A thousand orders and all that goes wrong: ``python -m examples.orders.demo [--orders N] [--store FILE] [--seed N]``.
+"""A thousand orders and all that goes wrong: ``python -m examples.orders.demo [--orders N] [--seed N]``.
 
-A real clock, an engine on a file, a warehouse behind HTTP, and reviewers who answer by callback. It ends by itself, and
-exits with 1 if the figures do not add up.
+A real clock, an engine on a file (``--store FILE``) or a database (``--dsn URL``), a warehouse behind HTTP, and
+reviewers who answer by callback. It ends by itself, and exits with 1 if the figures do not add up.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from examples.orders.reviewers import Reviewers, Token
 from examples.orders.services import ShakyBank, Warehouse
 from examples.orders.summary import Books, books
 from examples.orders.workflow import Deps, Order, S
-from stepwell import Client, Options, Rule, Runs, RunState, StepwellError, Workflow
+from stepwell import Client, Options, Rule, Runs, RunState, StepwellError, StoreRefusedError, Workflow
 from stepwell.embedded import serve
 
 LANES = 8
 """Tills that take orders at once."""
+NAMESPACE = "orders-demo"
 LOOK_EVERY = 1.0
 LONGEST = 120.0
 """Seconds after which something must be wrong."""
@@ -138,12 +139,18 @@ async def until_done(client: Client, orders: int, display: Display) -> None:
         await asyncio.sleep(LOOK_EVERY)
 
 
-async def trade(wanted: Sequence[Plan], store: Path, console: Console) -> Books:
-    """Run the shop until every order is done, and open the books."""
+async def trade(wanted: Sequence[Plan], store: Path | str, console: Console) -> Books:
+    """Run the shop until every order is done, and open the books.
+
+    Raises ``StoreRefusedError`` if there are orders in the store already.
+    """
     bank, warehouse = ShakyBank(wanted), Warehouse(wanted)
     async with warehouse.serving() as url:
         wf, reviewed = hurried(url, bank)
-        async with serve(wf, store=store) as client:
+        kept = {"store": store} if isinstance(store, Path) else {"dsn": store, "namespace": NAMESPACE}
+        async with serve(wf, **kept) as client:
+            if await client.counts():
+                raise StoreRefusedError(f"there are runs in namespace {NAMESPACE} already: the demo begins with none")
             runs = client.runs(wf)
             reviewers = Reviewers(runs, reviewed, wanted)
             with Display(console, len(wanted)) as display:
@@ -179,8 +186,8 @@ def report(kept: Books, seconds: float, console: Console) -> bool:
     return not wrong
 
 
-def run(orders: int, seed: int, store: Path, console: Console) -> bool:
-    """The whole demo; whether it adds up. Raises ``StoreRefusedError`` for a file that there is already."""
+def run(orders: int, seed: int, store: Path | str, console: Console) -> bool:
+    """The whole demo; whether it adds up. ``store`` is a file or a DSN. Raises ``StoreRefusedError``."""
     started = perf_counter()
     kept = asyncio.run(trade(plans(orders, seed), store, console))
     return report(kept, perf_counter() - started, console)
@@ -192,6 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--orders", type=int, default=1000, help="how many orders come in [1000]")
     parser.add_argument("--seed", type=int, default=1, help="what goes wrong is drawn from this [1]")
     parser.add_argument("--store", type=Path, help="keep the runs in this new file")
+    parser.add_argument("--dsn", help=f"keep them in this database, in namespace {NAMESPACE}")
     options = parser.parse_args(arguments)
     if not 1 <= options.orders <= MOST_ORDERS:
         parser.error(f"--orders: {options.orders}: must be from 1 to {MOST_ORDERS}")
@@ -201,8 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("examples.orders.workflow").setLevel(logging.ERROR)
     try:
         with tempfile.TemporaryDirectory(prefix="stepwell-demo-") as directory:
-            store = options.store or Path(directory) / "orders.db"
-            return 0 if run(options.orders, options.seed, store.absolute(), Console()) else 1
+            store = options.dsn or (options.store or Path(directory) / "orders.db").absolute()
+            return 0 if run(options.orders, options.seed, store, Console()) else 1
     except KeyboardInterrupt:
         return 130
     except TimeoutError:

@@ -20,7 +20,8 @@ from tests.adapters.kafka_kit import (
     settings_of,
     shards_of,
 )
-from tests.cluster.kafka import USER, Broker, free_ports
+from tests.cluster.kafka import USER, Broker
+from tests.cluster.kept import free_ports
 
 from stepwell.adapters.kafka import (
     KafkaEvents,

@@ -113,6 +113,57 @@ async def test_batches_of_four_writers_meet_in_no_deadlock(bench: Bench) -> None
     assert await bench.admin.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == 0
 
 
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+
+
+async def test_two_statements_are_under_way_when_enough_is_waiting(bench: Bench) -> None:
+    records = await bench.started(100)
+    async with bench.admin.transaction():
+        await bench.admin.execute("LOCK TABLE history IN ACCESS EXCLUSIVE MODE")
+        task = asyncio.create_task(bench.store.advance([bench.desk.going(record, "Created") for record in records]))
+        await bench.until(f"SELECT ({WAITING}) = 2")
+    assert await task == [Won()] * 100
+    assert {record.version for record in await bench.read(records)} == {2}
+
+
+async def test_never_are_two_decisions_of_one_run_under_way(bench: Bench) -> None:
+    """The second would find the row locked, and be repeated until the first is through."""
+    first = await bench.started(60)
+    decisions = [bench.desk.going(record, "Created") for record in first]
+    second = [bench.desk.going(decision.record, "Created") for decision in decisions]
+    (stranger,) = await bench.started(1)
+    async with bench.admin.transaction():
+        await bench.admin.execute("LOCK TABLE history IN ACCESS EXCLUSIVE MODE")
+        task = asyncio.create_task(bench.store.advance(decisions))
+        await bench.until(f"SELECT ({WAITING}) = 1")
+        # Enough for another statement, in which there is only one that may go.
+        others = asyncio.create_task(bench.store.advance([*second, bench.desk.going(stranger, "Created")]))
+        await bench.until(f"SELECT ({WAITING}) = 2")
+        sent = bench.store._writer._under_way
+        assert sent == {record.run_id for record in [*first, stranger]}
+    assert await task == [Won()] * 60
+    assert await others == [Won()] * 61
+    assert {record.version for record in await bench.read(first)} == {3}
+    assert await bench.admin.fetchval("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()") == 0
+
+
+async def test_what_is_asked_for_while_old_events_are_deleted_is_stored(bench: Bench) -> None:
+    records = await bench.started(2)
+    (won,) = await bench.store.advance([bench.desk.going(records[0], "Created")], keep={records[0].run_id})
+    assert won is not None
+    assert won.kept is not None
+    async with bench.admin.transaction():
+        await bench.admin.execute("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE")
+        bench.store._writer.finish([won.kept.position])
+        bench.store._writer._cancel_timers()  # it would help out after a second
+        bench.store._writer._flush()
+        await bench.until(f"SELECT ({WAITING}) = 1")
+        task = asyncio.create_task(bench.store.advance([bench.desk.going(records[1], "Created")]))
+        await asyncio.sleep(0)
+    async with asyncio.timeout(DEADLINE):
+        assert await task == [Won()]
+
+
 async def test_one_locked_row_stops_no_other(bench: Bench) -> None:
     records = await bench.started(50)
     async with bench.admin.transaction():
@@ -259,3 +310,20 @@ async def deaf_proxy(dsn: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_what_is_asked_for_while_finished_rows_are_deleted_is_not_forgotten(bench: Bench) -> None:
+    """Nothing else may come along to wake the writer: whoever waits for the answer asks for nothing more."""
+    (record,) = await bench.started(1)
+    stream = bench.store.stream()
+    async with asyncio.timeout(DEADLINE):
+        deliveries = await stream.receive()
+    async with bench.admin.transaction():
+        await bench.admin.execute("SELECT FROM outbox FOR UPDATE")
+        stream.finish(deliveries)
+        waits = "application_name = 'stepwell' AND wait_event_type = 'Lock'"
+        await bench.until(f"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE {waits})")  # noqa: S608  (the line above)
+        moving = asyncio.create_task(bench.store.advance([bench.desk.going(record, "Review")]))
+        await asyncio.sleep(0)
+    async with asyncio.timeout(DEADLINE):
+        assert await moving != [None]

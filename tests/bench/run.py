@@ -11,11 +11,9 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import sqlite3
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,7 +22,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from tests.bench.table import Contender, Sample, Word, render, verdicts
+from tests.bench.figures import Word
+from tests.bench.process import BenchError, run_side
+from tests.bench.table import Contender, Sample, render, verdicts
 
 HERE = Path(__file__).resolve().parent
 STEPS = 5
@@ -32,10 +32,6 @@ CONCURRENCIES = (1, 256)
 LIMIT_SECONDS = 90
 """A measurement is sized for a few seconds; one that takes this long hangs."""
 STARTED = monotonic()
-
-
-class BenchError(Exception):
-    """A measurement could not be made; the message is for the reader of the terminal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,25 +94,7 @@ def measure(turn: Turn, directory: Path) -> Sample:
             *(sys.executable, str(HERE / turn.way.script), *turn.way.arguments),
             *("--in-flight", str(turn.in_flight), "--runs", str(turn.runs), "--dir", fresh),
         ]
-        try:
-            done = subprocess.run(  # noqa: S603 - the command is built from constants above
-                command, cwd=HERE.parents[1], capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
-            )
-        except subprocess.TimeoutExpired as error:
-            raise BenchError(f"{' '.join(command)}: no result after {LIMIT_SECONDS} s") from error
-    if done.returncode != 0:
-        raise BenchError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stderr[-2000:].rstrip()}")
-    return _sample(turn, _last_json(done.stdout, command))
-
-
-def _last_json(output: str, command: list[str]) -> Mapping[str, Any]:
-    try:
-        found = json.loads(output.splitlines()[-1])
-    except (IndexError, ValueError) as error:
-        raise BenchError(f"{' '.join(command)}: its last line is not JSON: {output[-200:]!r}") from error
-    if not isinstance(found, dict):
-        raise BenchError(f"{' '.join(command)}: its last line is not a JSON object: {output[-200:]!r}")
-    return found
+        return _sample(turn, run_side(command, limit=LIMIT_SECONDS))
 
 
 def _sample(turn: Turn, found: Mapping[str, Any]) -> Sample:

@@ -2,7 +2,7 @@
 
 Every number of the text is a median over the rounds, followed by the lowest and the highest. A ratio is first taken
 within each round, between measurements made minutes apart at most, and only then over the rounds: so a machine that is
-slower for a while slows both sides of it. A target that nobody measured is not passed.
+slower for a while slows both sides of it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from statistics import median
-from typing import assert_never
+
+from tests.bench.figures import Bound, Spread, Target, Verdict, aligned, cell, spread, wanted
 
 
 class Contender(StrEnum):
@@ -38,69 +38,6 @@ class Sample:
     """CPU of a process with nothing due, in percent of one core; None where it was not measured."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """What several rounds gave for one figure."""
-
-    middle: float
-    lowest: float
-    highest: float
-
-
-class Bound(StrEnum):
-    """On which side of its limit a figure has to be."""
-
-    AT_LEAST = ">="
-    AT_MOST = "<="
-    BELOW = "<"
-
-
-class Word(StrEnum):
-    """How a target ended."""
-
-    MET = "pass"
-    MISSED = "MISS"
-    NOT_MEASURED = "not measured"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A promise about one figure."""
-
-    what: str
-    bound: Bound
-    limit: float
-    unit: str
-
-    def word_for(self, figure: Spread | None) -> Word:
-        """Judge the median; the spread is shown, not judged."""
-        if figure is None:
-            return Word.NOT_MEASURED
-        match self.bound:
-            case Bound.AT_LEAST:
-                met = figure.middle >= self.limit
-            case Bound.AT_MOST:
-                met = figure.middle <= self.limit
-            case Bound.BELOW:
-                met = figure.middle < self.limit
-            case _:
-                assert_never(self.bound)
-        return Word.MET if met else Word.MISSED
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """A target with what was found; `figure` is None where nothing was measured."""
-
-    target: Target
-    figure: Spread | None
-
-    @property
-    def word(self) -> Word:
-        """Whether the target is met."""
-        return self.target.word_for(self.figure)
-
-
 RATIOS = {
     1: Target(what="times DBOS, same pragmas, 1 in flight", bound=Bound.AT_LEAST, limit=4, unit="x"),
     256: Target(what="times DBOS, same pragmas, 256 in flight", bound=Bound.AT_LEAST, limit=25, unit="x"),
@@ -111,11 +48,6 @@ FLOORS = {
 }
 MEMORY = Target(what="memory of one run in flight", bound=Bound.AT_MOST, limit=10, unit=" KiB")
 IDLE = Target(what="CPU of an idle process", bound=Bound.BELOW, limit=1, unit=" %")
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Median and range of at least one value."""
-    return Spread(middle=median(values), lowest=min(values), highest=max(values))
 
 
 def rounds_at(samples: Sequence[Sample], in_flight: int) -> list[dict[Contender, Sample]]:
@@ -163,34 +95,6 @@ def verdicts(samples: Sequence[Sample]) -> list[Verdict]:
     return [*found, Verdict(target=MEMORY, figure=memory), Verdict(target=IDLE, figure=idle)]
 
 
-def number(value: float) -> str:
-    """Three digits that mean something, or all of the integer part: 0.034, 4.27, 36.1, 15,700."""
-    if value >= 100 or value == 0:
-        return f"{value:,.0f}"
-    if value >= 10:
-        return f"{value:.1f}"
-    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
-
-
-def _cell(figure: Spread | None, unit: str = "") -> str:
-    if figure is None:
-        return "-"
-    return f"{number(figure.middle)}{unit} ({number(figure.lowest)}..{number(figure.highest)})"
-
-
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
-    """Columns as wide as their widest cell; the first `left` columns start at the left, the others end at the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    lines = [header, ["-" * width for width in widths], *rows]
-    return [
-        "  ".join(
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-
-
 def _measurement_rows(samples: Sequence[Sample]) -> list[list[str]]:
     rows: list[list[str]] = []
     for in_flight in sorted({sample.in_flight for sample in samples}):
@@ -201,11 +105,11 @@ def _measurement_rows(samples: Sequence[Sample]) -> list[list[str]]:
                 [
                     str(in_flight),
                     contender,
-                    _cell(spread([sample.moves_per_second for sample in own])),
-                    _cell(spread([sample.p50_ms for sample in own])),
-                    _cell(spread([sample.p99_ms for sample in own])),
-                    _cell(spread([sample.cpu_ms_per_1000 for sample in own])),
-                    "" if contender is Contender.STEPWELL else _cell(ratio(rounds, contender), "x"),
+                    cell(spread([sample.moves_per_second for sample in own])),
+                    cell(spread([sample.p50_ms for sample in own])),
+                    cell(spread([sample.p99_ms for sample in own])),
+                    cell(spread([sample.cpu_ms_per_1000 for sample in own])),
+                    "" if contender is Contender.STEPWELL else cell(ratio(rounds, contender), "x"),
                 ]
             )
     return rows
@@ -213,8 +117,7 @@ def _measurement_rows(samples: Sequence[Sample]) -> list[list[str]]:
 
 def _verdict_row(verdict: Verdict) -> list[str]:
     target = verdict.target
-    wanted = f"{target.bound} {target.limit:,g}{target.unit}"
-    return [target.what, verdict.word, wanted, _cell(verdict.figure, target.unit)]
+    return [target.what, verdict.word, wanted(target), cell(verdict.figure, target.unit)]
 
 
 def render(samples: Sequence[Sample]) -> str:
@@ -226,8 +129,8 @@ def render(samples: Sequence[Sample]) -> str:
     judged = [_verdict_row(verdict) for verdict in verdicts(samples)]
     return "\n".join(
         [
-            *_aligned(header, _measurement_rows(samples), left=2),
+            *aligned(header, _measurement_rows(samples), left=2),
             "",
-            *_aligned(["target", "", "wanted", "measured"], judged, left=2),
+            *aligned(["target", "", "wanted", "measured"], judged, left=2),
         ]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.cluster.postgres import Server
 from typer.testing import CliRunner, Result
 
 from stepwell.cli.main import app
@@ -22,6 +24,28 @@ FLOWS = Path(__file__).parent / "flows"
 REPOSITORY = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "stepwell"]
 PATIENCE = 30.0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where a test's runs are kept, and the directory that the commands are called in."""
+
+    here: Path
+    args: tuple[str | Path, ...]
+    """What names the store to a command."""
+    dsn: str | None = None
+
+
+@contextmanager
+def database_of(server: Server) -> Iterator[str]:
+    """A fresh, migrated database for a test that is not async itself."""
+    with asyncio.Runner() as runner:
+        made = server.database()
+        dsn = runner.run(made.__aenter__())
+        try:
+            yield dsn
+        finally:
+            runner.run(made.__aexit__(None, None, None))
 
 
 def call(*args: str | Path, given: str | None = None, env: Mapping[str, str] | None = None) -> Result:

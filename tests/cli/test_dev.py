@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -13,11 +14,28 @@ import subprocess
 import termios
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import asyncpg
 import pytest
-from tests.cli.support import COMMAND, FLOWS, PATIENCE, Ended, environment, lines, ran, running, stopped, until
+from tests.cli.support import (
+    COMMAND,
+    FLOWS,
+    PATIENCE,
+    Ended,
+    database_of,
+    environment,
+    lines,
+    ran,
+    running,
+    stopped,
+    until,
+)
+from tests.cluster.postgres import Server
+
+from stepwell.adapters.postgres import EngineLock
 
 
 @pytest.fixture
@@ -27,6 +45,21 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(params=["file", "database"])
+def anywhere(request: pytest.FixtureRequest, here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Like ``here``, with a file or a database to keep runs in; which of them, the environment says."""
+    if request.param == "file":
+        yield here
+        return
+    with database_of(request.getfixturevalue("postgres")) as dsn:
+        monkeypatch.setenv("STEPWELL_DSN", dsn)
+        yield here
+
+
+NO_PARCELS = ("--topic", "parcels.arrived=none.jsonl")
+"""A database has no topics of its own."""
+
+
 def listed(here: Path, *args: str) -> list[dict[str, object]]:
     ended = ran("runs", "list", "-o", "json", *args, cwd=here)
     assert ended.code == 0, ended.err
@@ -34,9 +67,14 @@ def listed(here: Path, *args: str) -> list[dict[str, object]]:
     return runs
 
 
-def test_until_idle_ends_with_figures_that_add_up(here: Path) -> None:
+def known(here: Path) -> list[dict[str, object]]:
+    """As ``listed``; a store that is not there yet has none."""
+    return [] if ran("runs", "list", cwd=here).code else listed(here)
+
+
+def test_until_idle_ends_with_figures_that_add_up(anywhere: Path) -> None:
     lines(
-        here / "t.jsonl",
+        anywhere / "t.jsonl",
         [
             {"foreignID": "plain", "object": {"grams": 1}},
             {"foreignID": "once", "object": {"grams": 1, "fail": "once"}},
@@ -45,13 +83,13 @@ def test_until_idle_ends_with_figures_that_add_up(here: Path) -> None:
             {"foreignID": "late", "object": {"grams": 1}, "start": "Asking", "requestID": "r-1", "workflow": "parcels"},
         ],
     )
-    ended = ran("dev", "-f", "parcel_flow:wf", "--trigger", "t.jsonl", "--until-idle", cwd=here)
+    ended = ran("dev", "-f", "parcel_flow:wf", *NO_PARCELS, "--trigger", "t.jsonl", "--until-idle", cwd=anywhere)
     assert ended.code == 0, ended.err
     triggers, totals = (line[10:] for line in ended.out.splitlines()[-2:])
     assert triggers == "5 lines = 5 started + 0 repeated + 0 busy + 0 bad"
     assert totals == "5 runs = 3 completed + 0 cancelled + 0 paused + 2 waiting"
     assert ended.err == ""
-    assert {str(run["foreignID"]): run["status"] for run in listed(here)} == {
+    assert {str(run["foreignID"]): run["status"] for run in listed(anywhere)} == {
         "plain": "Sent",
         "once": "Sent",
         "asks": "Asking",
@@ -60,17 +98,17 @@ def test_until_idle_ends_with_figures_that_add_up(here: Path) -> None:
     }
 
 
-def test_a_run_that_errors_paused_is_told_and_decides_the_exit_code(here: Path) -> None:
-    lines(here / "t.jsonl", [{"foreignID": "bomb", "object": {"grams": 1, "fail": "for good"}}])
-    args = ("dev", "-f", "parcel_flow:wf", "--trigger", "t.jsonl", "--until-idle")
-    ended = ran(*args, cwd=here)
+def test_a_run_that_errors_paused_is_told_and_decides_the_exit_code(anywhere: Path) -> None:
+    lines(anywhere / "t.jsonl", [{"foreignID": "bomb", "object": {"grams": 1, "fail": "for good"}}])
+    args = ("dev", "-f", "parcel_flow:wf", *NO_PARCELS, "--trigger", "t.jsonl", "--until-idle")
+    ended = ran(*args, cwd=anywhere)
     assert ended.code == 1
     assert re.search(
         r"^\S+  paused      parcels/bomb in New: PermanentError: .*the parcel .*ticks$", ended.out, re.MULTILINE
     )
     assert "\x1b" not in ended.out
     assert ended.out.endswith("1 runs = 0 completed + 0 cancelled + 1 paused + 0 waiting (1 paused by errors)\n")
-    again = ran(*args, "-o", "json", cwd=here)
+    again = ran(*args, "-o", "json", cwd=anywhere)
     assert again.code == 1
     assert (again.summary["pausedByErrors"], again.summary["triggers"]["repeated"]) == (1, 1)
     assert not [event for event in again.events() if event["event"] == "paused"], "it was paused before: no news"
@@ -116,16 +154,16 @@ def test_every_bad_line_is_told_by_its_number_and_the_good_ones_start(here: Path
     assert {run["foreignID"] for run in listed(here)} == {"good", "last"}
 
 
-def test_the_same_file_starts_nothing_twice_and_an_edited_line_is_a_new_one(here: Path) -> None:
-    args = ("dev", "-f", "parcel_flow:wf", "--trigger", "t.jsonl", "--until-idle", "-o", "json")
+def test_the_same_file_starts_nothing_twice_and_an_edited_line_is_a_new_one(anywhere: Path) -> None:
+    args = ("dev", "-f", "parcel_flow:wf", *NO_PARCELS, "--trigger", "t.jsonl", "--until-idle", "-o", "json")
     rows = [{"foreignID": str(n), "object": {"grams": n}} for n in range(600)]
-    lines(here / "t.jsonl", rows)
-    first = ran(*args, cwd=here)
+    lines(anywhere / "t.jsonl", rows)
+    first = ran(*args, cwd=anywhere)
     assert (first.code, first.summary["triggers"]["started"], first.summary["completed"]) == (0, 600, 600)
     rows[17]["object"] = {"grams": 99}
     rows.append({"foreignID": "600", "object": {"grams": 1}})
-    lines(here / "t.jsonl", rows)
-    second = ran(*args, cwd=here)
+    lines(anywhere / "t.jsonl", rows)
+    second = ran(*args, cwd=anywhere)
     assert (second.summary["triggers"]["started"], second.summary["triggers"]["repeated"]) == (2, 599)
     assert second.summary["runs"] == 602
 
@@ -140,39 +178,39 @@ def test_a_taken_foreign_id_is_told_again_and_again(here: Path) -> None:
         assert re.fullmatch(r"error: t.jsonl:2: foreign id 'a' is taken by the unfinished run \S+\n", ended.err)
 
 
-def test_run_documents_start_once_and_carry_out_their_wish(here: Path) -> None:
+def test_run_documents_start_once_and_carry_out_their_wish(anywhere: Path) -> None:
     for _ in range(2):
-        ended = ran("dev", "-f", "parcels.yaml", "--until-idle", "-o", "json", cwd=here)
+        ended = ran("dev", "-f", "parcels.yaml", "--until-idle", "-o", "json", cwd=anywhere)
         assert ended.code == 0, ended.err
         assert (ended.summary["completed"], ended.summary["waiting"], ended.summary["paused"]) == (1, 1, 1)
-    found = {str(run["foreignID"]): run for run in listed(here)}
+    found = {str(run["foreignID"]): run for run in listed(anywhere)}
     assert {name: (run["state"], run["status"]) for name, run in found.items()} == {
         "first": ("Completed", "Light"),
         "heavy": ("Running", "Heavy"),
         "third": ("Paused", "New"),
     }
     assert found["third"]["reason"] == "not before Monday"
-    assert ran("runs", "resume", "third", cwd=here).code == 0
-    assert ran("dev", "-f", "parcels.yaml", "--until-idle", cwd=here).code == 0
-    assert listed(here, "--foreign-id", "third")[0]["state"] == "Completed", "the wish is carried out once"
+    assert ran("runs", "resume", "third", cwd=anywhere).code == 0
+    assert ran("dev", "-f", "parcels.yaml", "--until-idle", cwd=anywhere).code == 0
+    assert listed(anywhere, "--foreign-id", "third")[0]["state"] == "Completed", "the wish is carried out once"
 
 
-def test_a_topic_is_read_from_a_file_that_grows(here: Path) -> None:
-    arrivals = here / "arrivals.jsonl"
+def test_a_topic_is_read_from_a_file_that_grows(anywhere: Path) -> None:
+    arrivals = anywhere / "arrivals.jsonl"
     arrivals.write_text('{"grams": 1}\nnot a parcel\n')
     args = ("dev", "-f", "parcel_flow:wf", "--topic", "parcels.arrived=arrivals.jsonl")
-    with running(*args, "-o", "json", cwd=here) as process:
-        until(lambda: (here / "stepwell.db").exists() and len(listed(here)) == 1, "the first parcel")
+    with running(*args, "-o", "json", cwd=anywhere) as process:
+        until(lambda: len(known(anywhere)) == 1, "the first parcel")
         with arrivals.open("a") as file:
             file.write('{"grams": 2}\n')
-        until(lambda: len(listed(here)) == 2, "the second parcel")
+        until(lambda: len(listed(anywhere)) == 2, "the second parcel")
         ended = stopped(process)
     assert ended.code == 0
     [letter] = [event for event in ended.events() if event["event"] == "deadLetter"]
     assert (letter["topic"], letter["offset"], letter["connector"]) == ("parcels.arrived", 13, "arrivals")
     with arrivals.open("a") as file:
         file.write('{"grams": 3}\n')
-    idle = ran(*args, "--until-idle", "-o", "json", cwd=here)
+    idle = ran(*args, "--until-idle", "-o", "json", cwd=anywhere)
     assert (idle.code, idle.summary["completed"]) == (0, 3), "until idle includes what stands in the file"
 
 
@@ -183,6 +221,56 @@ def test_two_engines_on_one_file_are_refused_by_name(here: Path) -> None:
         assert second.code == 3
         assert f"in use by the engine in process {process.pid}" in second.err
         assert stopped(process, signal.SIGINT).code == 0
+
+
+def test_two_engines_on_one_database_are_refused_by_name(here: Path, postgres: Server) -> None:
+    flow = ("-f", "parcel_flow:wf", *NO_PARCELS)
+    with database_of(postgres) as dsn, running("dev", *flow, "--dsn", dsn, cwd=here) as process:
+        until(lambda: ran("workflows", "suspend", "parcels", "--dsn", dsn, cwd=here).code == 0, "the workflow")
+        second = ran("dev", *flow, "--dsn", dsn, cwd=here)
+        assert second.code == 3
+        assert re.search(rf"default is in use by stepwell dev \S+:{process.pid}: stop that one first", second.err)
+        other = ran("dev", *flow, "--dsn", dsn, "--namespace", "other", "--until-idle", cwd=here)
+        assert other.code == 0, other.err
+        assert stopped(process, signal.SIGINT).code == 0
+
+
+def test_a_database_has_no_topics_of_its_own(here: Path, postgres: Server) -> None:
+    with database_of(postgres) as dsn:
+        ended = ran("dev", "-f", "parcel_flow:wf", "--dsn", dsn, cwd=here)
+    assert ended.code == 2
+    assert ended.err == (
+        "error: workflow parcels: connector arrivals: 'parcels.arrived': no broker is named:"
+        " read the topic from a file with --topic parcels.arrived=FILE\n"
+    )
+
+
+def test_an_engine_that_loses_its_database_to_another_one_says_so_and_ends(here: Path, postgres: Server) -> None:
+    flow = ("-f", "parcel_flow:wf", *NO_PARCELS)
+    with database_of(postgres) as dsn, running("dev", *flow, "--dsn", dsn, cwd=here) as process:
+        until(lambda: ran("workflows", "suspend", "parcels", "--dsn", dsn, cwd=here).code == 0, "the workflow")
+        asyncio.run(overtaken(dsn, process))
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 3, out
+    assert "default is in use by stepwell dev" in err
+
+
+async def overtaken(dsn: str, process: subprocess.Popen[str]) -> None:
+    """Somebody takes the lock of an engine whose connection was cut."""
+    admin = await asyncpg.connect(dsn)
+    process.send_signal(signal.SIGSTOP)
+    await admin.fetch(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name LIKE 'stepwell dev %'"
+    )
+    lock = await EngineLock.acquire(dsn, namespace="default")
+    process.send_signal(signal.SIGCONT)
+    deadline = time.monotonic() + PATIENCE
+    while process.poll() is None:
+        assert time.monotonic() < deadline, "the engine goes on"
+        await asyncio.sleep(0.05)
+    await lock.release()
+    await admin.close()
 
 
 SLOW = """
@@ -208,29 +296,29 @@ async def work(run: Run[O]) -> Literal[S.DONE]:
 """
 
 
-def test_a_signal_lets_the_running_handler_finish(here: Path) -> None:
-    (here / "slow_flow.py").write_text(SLOW)
-    lines(here / "t.jsonl", [{"foreignID": "1", "object": {"how": "slowly"}}])
-    with running("dev", "-f", "slow_flow:wf", "--trigger", "t.jsonl", cwd=here) as process:
-        until((here / "begun").exists, "the handler")
+def test_a_signal_lets_the_running_handler_finish(anywhere: Path) -> None:
+    (anywhere / "slow_flow.py").write_text(SLOW)
+    lines(anywhere / "t.jsonl", [{"foreignID": "1", "object": {"how": "slowly"}}])
+    with running("dev", "-f", "slow_flow:wf", "--trigger", "t.jsonl", cwd=anywhere) as process:
+        until((anywhere / "begun").exists, "the handler")
         ended = stopped(process)
     assert ended.code == 0
     assert ended.err == "stopping: running handlers may finish (again to stop at once)\n"
-    assert listed(here)[0]["state"] == "Completed"
+    assert listed(anywhere)[0]["state"] == "Completed"
 
 
-def test_a_second_signal_ends_at_once_and_loses_nothing(here: Path) -> None:
-    (here / "slow_flow.py").write_text(SLOW)
-    lines(here / "t.jsonl", [{"foreignID": "1", "object": {"how": "hang"}}])
-    with running("dev", "-f", "slow_flow:wf", "--trigger", "t.jsonl", cwd=here) as process:
-        until((here / "begun").exists, "the handler")
+def test_a_second_signal_ends_at_once_and_loses_nothing(anywhere: Path) -> None:
+    (anywhere / "slow_flow.py").write_text(SLOW)
+    lines(anywhere / "t.jsonl", [{"foreignID": "1", "object": {"how": "hang"}}])
+    with running("dev", "-f", "slow_flow:wf", "--trigger", "t.jsonl", cwd=anywhere) as process:
+        until((anywhere / "begun").exists, "the handler")
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         assert process.stderr.readline().startswith("stopping")
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 130
-    (here / "slow_flow.py").write_text(SLOW.replace("3600", "0"))
-    again = ran("dev", "-f", "slow_flow:wf", "--trigger", "t.jsonl", "--until-idle", "-o", "json", cwd=here)
+    (anywhere / "slow_flow.py").write_text(SLOW.replace("3600", "0"))
+    again = ran("dev", "-f", "slow_flow:wf", "--trigger", "t.jsonl", "--until-idle", "-o", "json", cwd=anywhere)
     assert (again.code, again.summary["completed"], again.summary["triggers"]["repeated"]) == (0, 1, 1)
 
 

@@ -21,7 +21,8 @@ from tests.cli.support import COMMAND, FLOWS, PATIENCE, ran
 from stepwell import RunState
 from stepwell._domain.ids import ForeignID
 from stepwell._domain.record import EntryKind
-from stepwell._worker.opened import NAMESPACE, opened
+from stepwell._worker.opened import opened
+from stepwell._worker.places import DEFAULT_NAMESPACE, Place
 from stepwell.errors import CallbackRefusedError, RunNotFoundError
 from stepwell.ports.store import RunQuery
 
@@ -100,7 +101,7 @@ class Caller:
     async def call(self) -> None:
         """Whoever exists by now is called; the others next time."""
         todo, self._todo = self._todo, []
-        async with opened(self._store) as store:
+        async with opened(Place(file=self._store)) as store:
             runs = store.client.untyped("kills")
             for foreign_id in todo:
                 try:
@@ -123,8 +124,8 @@ def wait_while(pid: int, seconds: float) -> None:
 
 
 async def states(store: Path) -> Counter[str]:
-    async with opened(store) as found:
-        counts = await found.store.counts(NAMESPACE)
+    async with opened(Place(file=store)) as found:
+        counts = await found.store.counts(DEFAULT_NAMESPACE)
     return Counter({str(state): sum(c.runs for c in counts if c.state is state) for state in RunState})
 
 
@@ -186,8 +187,8 @@ def test_a_hundred_kills_lose_nothing(tmp_path: Path) -> None:
 
 
 async def check(store: Path, cwd: Path, fed: list[str], caller: Caller) -> None:
-    async with opened(store) as found:
-        records = await found.store.list(RunQuery(namespace=NAMESPACE, limit=len(fed) * 2))
+    async with opened(Place(file=store)) as found:
+        records = await found.store.list(RunQuery(namespace=DEFAULT_NAMESPACE, limit=len(fed) * 2))
         assert Counter(str(record.foreign_id) for record in records) == Counter(fed)
         left_by: Counter[str] = Counter()
         for record in records:

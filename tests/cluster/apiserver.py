@@ -274,7 +274,6 @@ class ApiServer:
 def apply_crds(server: ApiServer) -> None:
     """Apply ``crds/`` and wait until the API server serves what they define."""
     server.kubectl("apply", "--server-side", "-f", str(CRDS))
-    server.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRDS))
     deadline = time.monotonic() + STARTUP_SECONDS
     with server.client() as api:
         objects = client.CustomObjectsApi(api)

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent
 from uuid import uuid4
@@ -105,11 +106,20 @@ def jars() -> Path:
     return ready
 
 
+SMALL_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Starts fast and stays small."""
+
+
+SMALL_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Starts fast and stays small."""
+
+
 class Broker:
     """One broker; the ports and the certificate stay the same when it is started again."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, jvm: Sequence[str] = SMALL_JVM) -> None:
         self._directory = directory
+        self._jvm = tuple(jvm)
         self._plain, self._secured, self._controller = free_ports(3)
         self._process: Kept | None = None
         self._log = directory / "log"
@@ -141,9 +151,9 @@ class Broker:
         if not (self._directory / "data").exists():
             properties.write_text(self._properties())
             format_it = ["format", "-t", str(uuid4()), "-c", str(properties)]
-            _run(self._java("kafka.tools.StorageTool", *format_it, heap="128m"), "formatting the log directory")
+            _run(self._java("kafka.tools.StorageTool", *format_it), "formatting the log directory")
         self._process = Kept(
-            self._java("kafka.Kafka", str(properties), heap="512m"), directory=self._directory, log=self._log
+            self._java("kafka.Kafka", str(properties), jvm=self._jvm), directory=self._directory, log=self._log
         )
         asyncio.run(self._ready())
 
@@ -167,14 +177,12 @@ class Broker:
         """The end of what the broker said."""
         return self._log.read_text("utf-8", "replace")[-3000:]
 
-    def _java(self, main: str, *arguments: str, heap: str) -> list[str]:
+    def _java(self, main: str, *arguments: str, jvm: Sequence[str] = SMALL_JVM) -> list[str]:
         logging = self._directory / "log4j2.properties"
         logging.write_text(_LOGGING)
         return [
             _program("java", "openjdk-17-jre-headless"),
-            f"-Xmx{heap}",
-            "-XX:+UseSerialGC",
-            "-XX:TieredStopAtLevel=1",
+            *jvm,
             "-XX:-UsePerfData",
             f"-Dlog4j2.configurationFile={logging}",
             "-cp",
@@ -243,12 +251,19 @@ class Broker:
                 await admin.close()
 
 
-@pytest.fixture(scope="session")
-def kafka() -> Iterator[Broker]:
-    """The broker, started by the first test that asks for it."""
-    broker = Broker(Path(tempfile.mkdtemp(prefix="stepwell-kafka-")))
+@contextmanager
+def running(*, where: Path | None = None, jvm: Sequence[str] = SMALL_JVM) -> Iterator[Broker]:
+    """A broker, its data in a new directory within ``where`` (None: the system's own place for such)."""
+    broker = Broker(Path(tempfile.mkdtemp(prefix="stepwell-kafka-", dir=where)), jvm=jvm)
     try:
         broker.start()
         yield broker
     finally:
         broker.end()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Broker]:
+    """The broker, started by the first test that asks for it."""
+    with running() as broker:
+        yield broker

@@ -1,5 +1,7 @@
 """A PostgreSQL server of the tests' own: made once, in memory, and gone with the tests however they end.
 
+Measurements start one with `running` and settings of their own, on the disk that they measure.
+
 It is started under a shell that waits on a pipe held by this process: when that closes, by whatever death, the shell
 ends the server and deletes its data.
 """
@@ -14,8 +16,8 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -32,7 +34,7 @@ PROGRAMS = Path("/usr/lib/postgresql")
 STARTUP_SECONDS = 30.0
 _TEMPLATE = "stepwell_template"
 
-_SETTINGS = {
+IN_MEMORY = {
     "fsync": "off",
     "full_page_writes": "off",
     "synchronous_commit": "off",
@@ -45,7 +47,22 @@ _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "deadlock_timeout": "100ms",
 }
-_KEEPER = 'cd /; "$@" & server=$!; cat >/dev/null; kill -QUIT $server; wait $server; rm -rf "$DATA"'
+_KEEPER = """
+cd /
+"$@" >&2 & server=$!
+while read -r word; do
+    case $word in
+        stop) kill -INT $server ;;
+        kill) kill -STOP $server; pkill -KILL -P $server; kill -KILL $server ;;
+        start) "$@" >&2 & server=$! ;;
+    esac
+    test $word = start || wait $server
+    echo done
+done
+kill -QUIT $server
+wait $server
+rm -rf "$DATA"
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +72,23 @@ class Server:
     port: int
     directory: Path
     user: str
+    pid: int
+    """Of the shell that the server runs under: the server and its backends descend from it."""
     numbers: Iterator[int]
+    _tell: Callable[[str], None]
+
+    def stop(self) -> None:
+        """End the server as an administrator does who is in a hurry: every connection is cut. Its data stay."""
+        self._tell("stop")
+
+    def kill(self) -> None:
+        """``kill -9`` of the server and of all its backends. Its data stay as they are."""
+        self._tell("kill")
+
+    async def start(self) -> None:
+        """Start it again where it was; returns when it takes connections."""
+        self._tell("start")
+        await (await _connected(self)).close()
 
     def dsn(self, database: str) -> str:
         return f"postgresql://{self.user}@127.0.0.1:{self.port}/{database}"
@@ -64,11 +97,15 @@ class Server:
     async def database(self, *, migrated: bool = True) -> AsyncIterator[str]:
         """The DSN of a fresh database, which is dropped afterwards with whoever is connected."""
         name = f"test_{next(self.numbers)}"
+        await self._administer(f"CREATE DATABASE {name}" + (f" TEMPLATE {_TEMPLATE}" if migrated else ""))
+        yield self.dsn(name)
+        await self._administer(f"DROP DATABASE {name} WITH (FORCE)")
+
+    async def _administer(self, sql: str) -> None:
+        # Not kept open meanwhile: a test may start the server anew.
         connection = await asyncpg.connect(self.dsn("postgres"))
         try:
-            await connection.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {_TEMPLATE}" if migrated else ""))
-            yield self.dsn(name)
-            await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            await connection.execute(sql)
         finally:
             await connection.close()
 
@@ -106,7 +143,7 @@ def _unprivileged() -> dict[str, Any]:
     return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
-def _start(directory: Path) -> tuple[subprocess.Popen[bytes], Server]:
+def _start(directory: Path, settings: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], Server]:
     binaries, identity, port = programs(), _unprivileged(), _free_port()
     data = directory / "data"
     if identity:
@@ -120,28 +157,39 @@ def _start(directory: Path) -> tuple[subprocess.Popen[bytes], Server]:
         **identity,
     )
     where = ("-D", data, "-k", directory, "-p", str(port))
-    settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603  (nothing from outside)
-            ["/bin/sh", "-c", _KEEPER, "sh", binaries / "postgres", *where, *settings],
+            ["/bin/sh", "-c", _KEEPER, "sh", binaries / "postgres", *where, *options],
             stdin=subprocess.PIPE,
-            stdout=log,
+            stdout=subprocess.PIPE,
             stderr=log,
             env={"DATA": str(directory), "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"},
             start_new_session=True,
             **identity,
         )
-    return process, Server(port=port, directory=directory, user=user, numbers=count(1))
+
+    def tell(word: str) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{word}\n".encode())
+        process.stdin.flush()
+        assert process.stdout.readline() == b"done\n", "the server's keeper is gone"
+
+    return process, Server(port=port, directory=directory, user=user, pid=process.pid, numbers=count(1), _tell=tell)
 
 
-async def _ready(server: Server) -> None:
+async def _connected(server: Server) -> asyncpg.Connection:
     async with asyncio.timeout(STARTUP_SECONDS):
         while True:
             try:
-                connection = await asyncpg.connect(server.dsn("postgres"))
-                break
-            except (OSError, asyncpg.CannotConnectNowError):
+                return await asyncpg.connect(server.dsn("postgres"))
+            except (OSError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError):
                 await asyncio.sleep(0.02)
+
+
+async def _ready(server: Server) -> None:
+    connection = await _connected(server)
     await connection.execute(f"CREATE DATABASE {_TEMPLATE}")
     await connection.close()
     await migrate(server.dsn(_TEMPLATE))
@@ -151,18 +199,25 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(work)
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
-    """The server, started by the first test that asks for it."""
-    memory = Path("/dev/shm")  # noqa: S108  (the directory in it is made by mkdtemp)
-    where = memory if os.access(memory, os.W_OK) else None
+@contextmanager
+def running(settings: Mapping[str, str], *, where: Path | None) -> Iterator[Server]:
+    """A server with these settings, its data in a new directory within ``where`` (None: the system's own place)."""
     directory = Path(tempfile.mkdtemp(prefix="stepwell-postgres-", dir=where))
-    process, server = _start(directory)
+    process, server = _start(directory, settings)
     try:
         _run(_ready(server))
         yield server
     finally:
-        assert process.stdin is not None
-        process.stdin.close()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
         process.wait(STARTUP_SECONDS)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """The server, started by the first test that asks for it."""
+    memory = Path("/dev/shm")  # noqa: S108  (the directory in it is made by mkdtemp)
+    with running(IN_MEMORY, where=memory if os.access(memory, os.W_OK) else None) as server:
+        yield server

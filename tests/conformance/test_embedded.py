@@ -26,6 +26,7 @@ from stepwell.testing.conformance import (
     ClockSuite,
     EventStreamSuite,
     ManualClock,
+    OutlookSuite,
     RecordStoreSuite,
     SourceBackend,
     SourceSuite,
@@ -118,6 +119,12 @@ class TestEmbeddedStore(RecordStoreSuite):
         await desk.store.settle(refused)
         await desk.store_it(desk.called_back(record, rows[1].inbox_id, "Done"))
         assert b"SECRET".hex().upper() not in backend.dump()
+
+
+class TestEmbeddedOutlook(OutlookSuite):
+    @pytest.fixture
+    def backend(self, embedded: Make, clock: ManualClock) -> EmbeddedBackend:
+        return embedded(clock)
 
 
 class TestEmbeddedStream(EventStreamSuite):

@@ -1,14 +1,16 @@
-"""Members keep the promises of ``Membership`` within one process, and by a table of a real PostgreSQL server."""
+"""Members keep the promises of ``Membership`` within one process, by a table of PostgreSQL, and by Leases; all real."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
+from tests.cluster.apiserver import ApiServer
 from tests.cluster.gate import Gate, gate
 from tests.cluster.postgres import Server
 
+from stepwell.adapters.kubernetes import LeaseMembership
 from stepwell.adapters.postgres import PostgresMembership
 from stepwell.ports.membership import Membership
 from stepwell.testing.conformance import ManualClock, MembershipBackend, MembershipSuite
@@ -58,3 +60,31 @@ class TestPostgresMembership(MembershipSuite):
         async with postgres.database() as dsn:
             with gate(postgres.port) as door:
                 yield PostgresBackend(dsn.replace(f":{postgres.port}/", f":{door.port}/"), door, clock)
+
+
+class LeaseBackend(MembershipBackend):
+    def __init__(self, server: ApiServer, door: Gate, clock: ManualClock) -> None:
+        self._server = server
+        self._door = door
+        self._clock = clock
+        self._namespace = server.namespace()
+
+    def member(self) -> Membership:
+        configuration = self._server.configuration()
+        # Or it would go back to the kubeconfig's host with each request.
+        configuration.refresh_api_key_hook = None
+        configuration.host = f"https://127.0.0.1:{self._door.port}"
+        return LeaseMembership(configuration, self._namespace, "tests", monotonic=self._clock.monotonic)
+
+    async def cut(self) -> None:
+        self._door.close()
+
+    async def mend(self) -> None:
+        self._door.open()
+
+
+class TestLeaseMembership(MembershipSuite):
+    @pytest.fixture
+    def backend(self, apiserver: ApiServer, clock: ManualClock) -> Iterator[LeaseBackend]:
+        with gate(int(apiserver.url.rpartition(":")[2])) as door:
+            yield LeaseBackend(apiserver, door, clock)

@@ -18,7 +18,14 @@ from stepwell.adapters.postgres.tables import EVENT
 from stepwell.ports.clock import Clock
 from stepwell.ports.store import RecordStore
 from stepwell.ports.stream import EventStream
-from stepwell.testing.conformance import ClockSuite, EventStreamSuite, ManualClock, RecordStoreSuite, StreamBackend
+from stepwell.testing.conformance import (
+    ClockSuite,
+    EventStreamSuite,
+    ManualClock,
+    OutlookSuite,
+    RecordStoreSuite,
+    StreamBackend,
+)
 from stepwell.testing.conformance.base import DEADLINE
 
 
@@ -68,6 +75,12 @@ async def connected(postgres: Server) -> AsyncIterator[tuple[str, asyncpg.Connec
 
 
 class TestPostgresStore(RecordStoreSuite):
+    @pytest.fixture
+    def backend(self, connected: tuple[str, asyncpg.Connection], clock: ManualClock) -> PostgresBackend:
+        return PostgresBackend(*connected, clock)
+
+
+class TestPostgresOutlook(OutlookSuite):
     @pytest.fixture
     def backend(self, connected: tuple[str, asyncpg.Connection], clock: ManualClock) -> PostgresBackend:
         return PostgresBackend(*connected, clock)

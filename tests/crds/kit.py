@@ -59,13 +59,13 @@ class Answer:
 class Door:
     """The way into one namespace for objects of ours, with strict field validation; keeps its connection open."""
 
-    def __init__(self, server: ApiServer, namespace: str) -> None:
-        self._base = f"{server.url}/apis/stepwell.dev/v1alpha1/namespaces/{namespace}"
+    def __init__(self, server: ApiServer, namespace: str, *, group: str = "stepwell.dev") -> None:
+        self._base = f"{server.url}/apis/{group}/v1alpha1/namespaces/{namespace}"
         self._pool = urllib3.PoolManager(
             ca_certs=str(server.ca_file),
             headers={"Authorization": f"Bearer {server.token}"},
             retries=False,
-            timeout=30,
+            timeout=90,
         )
 
     def create(self, kind: str, content: str | Mapping[str, Any], *, dry: bool = True, strict: bool = True) -> Answer:
@@ -74,9 +74,9 @@ class Door:
         body = content if isinstance(content, str) else json.dumps(content)
         return self._ask("POST", PLURALS[kind], body, YAML if as_text else JSON, dry=dry, strict=strict)
 
-    def replace(self, kind: str, content: Mapping[str, Any], *, dry: bool = False) -> Answer:
-        """Update an object that is there."""
-        path = f"{PLURALS[kind]}/{content['metadata']['name']}"
+    def replace(self, kind: str, content: Mapping[str, Any], *, sub: str = "", dry: bool = False) -> Answer:
+        """Update an object that is there, or its subresource ``sub``."""
+        path = f"{PLURALS[kind]}/{content['metadata']['name']}" + (f"/{sub}" if sub else "")
         return self._ask("PUT", path, json.dumps(content), JSON, dry=dry)
 
     def patch(self, kind: str, name: str, change: Mapping[str, Any], *, sub: str = "", dry: bool = False) -> Answer:
@@ -106,4 +106,7 @@ class Door:
         url = f"{self._base}/{path}" + (f"?{query}" if method in {"POST", "PUT", "PATCH"} else "")
         answer = self._pool.request(method, url, body=body.encode() or None, headers=headers)
         warnings = tuple(answer.headers.getlist("Warning"))
-        return Answer(code=answer.status, object=json.loads(answer.data), warnings=warnings)
+        # A path that is not served, yet or at all, is answered in plain text.
+        told = JSON in answer.headers.get("Content-Type", "")
+        content = json.loads(answer.data) if told else {"message": answer.data.decode()}
+        return Answer(code=answer.status, object=content, warnings=warnings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -10,7 +11,12 @@ from tests.engine.kit import DAY, HOUR, MINUTE, SECOND, Thing, assert_promises, 
 from tests.engine.timers import Fired, S, alone, times, waiting
 
 from stepwell import Directive, RetryAfter, Run, Workflow
-from stepwell._domain.record import Event, EventKind
+from stepwell._domain.decide import decide
+from stepwell._domain.decision import Decision
+from stepwell._domain.ids import RunID
+from stepwell._domain.outcomes import ByTimeout, Saves
+from stepwell._domain.record import Event, EventKind, Timer
+from stepwell._engine.settings import EngineSettings
 from stepwell.ports.stream import Delivery
 from stepwell.testing import World
 
@@ -248,3 +254,32 @@ async def test_a_timeout_that_an_edit_took_away_is_forgotten() -> None:
         await sql(world, "UPDATE timer SET due_at = NULL WHERE name = 'expire'")
         await world.advance(DAY)
         assert await sql(world, "SELECT name FROM timer") == [], "one with a fixed time cannot be armed by a function"
+
+
+async def test_a_timer_that_another_worker_arms_anew_meanwhile_does_not_fire_early() -> None:
+    """Both have the same event. The other one's save comes between this one's look at the timer and at the run."""
+    fired: Fired = []
+    wf = alone(lambda run, _: run.save_and_repeat(), fired)
+    # Rows are never fresh enough: that is how a busy process sees them.
+    async with World(wf, settings=EngineSettings(fresh=-1.0)) as world:
+        began = world.now
+        run = await world.runs.trigger("1", Thing())
+        store = store_of(world)
+        read = store.timers
+
+        async def outrun(run_id: RunID) -> Sequence[Timer]:
+            store.timers = read  # type: ignore[method-assign]
+            found = await read(run_id)
+            record = (await store.load([run_id]))[run_id].record
+            answer, cause = Saves(object=record.object), ByTimeout(name="end", visit=record.visit)
+            saved = decide(wf.build(), record, cause, answer, store.now(), jitter=0.5)
+            assert isinstance(saved, Decision)
+            assert await store.advance([saved]) != [None]
+            return found
+
+        store.timers = outrun  # type: ignore[method-assign]
+        await world.advance(HOUR)
+        assert fired == []
+        await world.advance(HOUR)
+        assert times(fired, began) == [("end", 2 * HOUR)]
+        assert [entry.kind for entry in await world.runs.history(run.id)] == ["trigger", "save", "save"]

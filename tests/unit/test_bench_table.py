@@ -6,22 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from tests.bench.table import (
-    IDLE,
-    MEMORY,
-    Bound,
-    Contender,
-    Sample,
-    Spread,
-    Target,
-    Word,
-    number,
-    ratio,
-    render,
-    rounds_at,
-    spread,
-    verdicts,
-)
+from tests.bench.figures import Bound, Spread, Target, Word, number, spread
+from tests.bench.table import IDLE, MEMORY, Contender, Sample, ratio, render, rounds_at, verdicts
 
 TEXT = """\
 in flight                                   moves/s             p50 ms             p99 ms  CPU ms/1,000 moves      Stepwell makes

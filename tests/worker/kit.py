@@ -15,7 +15,8 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-from tests.cluster.kafka import Broker, free_ports
+from tests.cluster.kafka import Broker
+from tests.cluster.kept import free_ports
 from tests.cluster.postgres import Server
 
 REPOSITORY = Path(__file__).parents[2]

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections import deque
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from stepwell._domain.decide import begin
@@ -34,8 +35,19 @@ def role_of(workflow: str, connector: Connector) -> str:
     return f"connector/{workflow}/{connector.name}"
 
 
+@dataclass(slots=True)
+class _Line:
+    """Messages of one partition, in order, that were read and not turned."""
+
+    messages: deque[Message] = field(default_factory=deque)
+    failures: int = 0
+    """Of the first one."""
+    next_at: datetime | None = None
+    """When the first one is tried again."""
+
+
 class ConnectorLoop:
-    """One connector of one workflow."""
+    """One connector of one workflow: one message after another in a partition, and partitions beside each other."""
 
     def __init__(
         self, context: Context, asides: Asides, workflow: str, connector: Connector, source: MessageSource
@@ -45,11 +57,10 @@ class ConnectorLoop:
         self._workflow = workflow
         self._connector = connector
         self._source = source
-        self._unread: deque[Message] = deque()
+        self._lines: dict[int, _Line] = {}
+        self._last: Message | None = None
+        """The last one that was read and is not saved."""
         self._reading = False
-        self._failures = 0
-        self.next_at: datetime | None = None
-        """When the message that stands first is tried again; None: none has failed."""
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -59,8 +70,9 @@ class ConnectorLoop:
                 continue
             try:
                 turned = await self.drain()
-                if self.next_at is not None:
-                    left = (self.next_at - self._context.store.now()).total_seconds()
+                next_at = self.next_at
+                if next_at is not None:
+                    left = (next_at - self._context.store.now()).total_seconds()
                     await self._context.clock.sleep(max(left, 0.0))
                 elif not turned:
                     await self._source.changed()
@@ -71,9 +83,15 @@ class ConnectorLoop:
                         "action": "connector_failed",
                         "connector": self._connector.name,
                         "error": type(error).__name__,
+                        "reason": str(error),
                     },
                 )
                 await asyncio.sleep(_TROUBLE_WAIT)
+
+    @property
+    def next_at(self) -> datetime | None:
+        """When a message that failed is tried again; None: none has."""
+        return min((line.next_at for line in self._lines.values() if line.next_at is not None), default=None)
 
     @property
     def role(self) -> str:
@@ -82,37 +100,56 @@ class ConnectorLoop:
 
     async def _rest(self) -> None:
         """Somebody else reads, from where this process stored that it was."""
-        if self._unread or self._reading:
-            self._unread.clear()
-            self._reading = False
+        if self._reading:
+            self._lines.clear()
+            self._last, self._reading = None, False
             await self._source.close()
         await self._context.clock.sleep(_IDLE_WAIT)
 
     async def drain(self) -> int:
         """Turn all messages that are there, up to one that has to be tried again later; returns how many."""
         turned = 0
-        while await self._filled() and await self._turn(self._unread[0]):
+        while await self._filled():
+            # All of them to an end, whatever becomes of one: none may be at work when the next turn begins.
+            drained = await asyncio.gather(*map(self._drain, self._lines.values()), return_exceptions=True)
+            for each in drained:
+                if isinstance(each, BaseException):
+                    raise each
+                turned += each
+            if self._lines_left():
+                break
             # Only now: what is read and not turned would be passed over by the next read.
-            message = self._unread.popleft()
-            turned += 1
-            if not self._unread:
-                await self._source.save(message)
+            if self._last is not None:
+                await self._source.save(self._last)
+            self._last = None
         return turned
 
     async def _filled(self) -> bool:
-        if not self._unread:
+        if not self._lines_left():
             self._reading = True
-            self._unread.extend(await self._source.read(self._context.settings.connector_batch))
-        return bool(self._unread)
+            for message in await self._source.read(self._context.settings.connector_batch):
+                self._lines.setdefault(message.partition, _Line()).messages.append(message)
+                self._last = message
+        return self._lines_left()
+
+    def _lines_left(self) -> bool:
+        return any(line.messages for line in self._lines.values())
+
+    async def _drain(self, line: _Line) -> int:
+        turned = 0
+        while line.messages and await self._turn(line, line.messages[0]):
+            line.messages.popleft()
+            turned += 1
+        return turned
 
     async def close(self) -> None:
         """Let go of the stream."""
         await self._source.close()
 
-    async def _turn(self, message: Message) -> bool:
-        """Whether the message is done with; False: it has failed and is tried again at ``next_at``."""
+    async def _turn(self, line: _Line, message: Message) -> bool:
+        """Whether the message is done with; False: it has failed and is tried again at its line's ``next_at``."""
         now = self._context.store.now()
-        if self.next_at is not None and self.next_at > now:
+        if line.next_at is not None and line.next_at > now:
             return False
         try:
             reason = await self._once(message)
@@ -124,13 +161,13 @@ class ConnectorLoop:
         except Exception as error:  # noqa: BLE001  (user code may raise anything; the dead letter keeps the reason)
             reason = str(failure_of(error))
             options = self._connector.options
-            self._failures += 1
-            if self._failures < (options.pause_after_errors or self._context.settings.connector_attempts):
-                self.next_at = now + backoff(options, attempts=self._failures, jitter=self._context.jitter())
+            line.failures += 1
+            if line.failures < (options.pause_after_errors or self._context.settings.connector_attempts):
+                line.next_at = now + backoff(options, attempts=line.failures, jitter=self._context.jitter())
                 return False
         if reason:
             await self._bury(message, reason)
-        self._failures, self.next_at = 0, None
+        line.failures, line.next_at = 0, None
         return True
 
     async def _once(self, message: Message) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,8 @@ from stepwell._domain.record import Event, EventKind, Record
 from stepwell._engine.catalog import Catalog
 from stepwell._engine.committer import Committer
 from stepwell._engine.lanes import Lane, LaneKey, Lanes
+from stepwell._engine.rates import Rates
+from stepwell._engine.reader import RowReader
 from stepwell._engine.relay import Relay
 from stepwell._engine.settings import EngineSettings
 from stepwell._engine.versions import Versions
@@ -56,6 +58,9 @@ class Context:
     """A draw from [0, 1)."""
     new_id: Callable[[datetime], str]
     """A fresh UUIDv7."""
+    reader: RowReader
+    rates: Rates
+    """What moved here."""
     catalog: Catalog
     """All workflows of the namespace."""
     hosted: dict[str, Hosted] = field(default_factory=dict)
@@ -69,6 +74,8 @@ class Context:
     """Whether the event's topic is one that this process reads."""
     holds: Callable[[str], bool] = lambda _: True
     """Whether this process has a role of which there is one for all."""
+    moves: Callable[[], Mapping[str, float]] = dict
+    """What moved anywhere in the last minute, by workflow."""
     served: Callable[[str], bool] | None = None
     """Whether anybody at work runs this workflow; None: who else but this process."""
     expect: Callable[[datetime | None], None] = lambda _: None
@@ -117,14 +124,16 @@ class Context:
 
     async def refresh(self, work: Work) -> Loaded | None:
         """The row as it is, read again if what ``work`` knows of it is older than ``fresh``; None: it is gone."""
-        if work.loaded is None or self.clock.monotonic() - work.read_at > self.settings.fresh:
+        if work.loaded is None or not self.reader.is_fresh(work.loaded, work.read_at):
             await self.reload(work)
+        else:
+            work.loaded = self.reader.with_suspension(work.loaded)
         return work.loaded
 
     async def reload(self, work: Work) -> None:
         """Read the row again, whatever its age."""
-        work.loaded = (await self.store.load([work.event.run_id])).get(work.event.run_id)
-        work.read_at = self.clock.monotonic()
+        found = await self.reader.again(work.event.run_id)
+        work.loaded, work.read_at = found.rows.get(work.event.run_id), found.read_at
 
 
 _LANE_PER_WORKFLOW = frozenset({EventKind.HOOK, EventKind.DELETE, EventKind.TICK, EventKind.START})

@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Any
 
 from stepwell._domain.decide import may_start
-from stepwell._domain.ids import RunID
 from stepwell._domain.record import EventKind
 from stepwell._engine.context import Context, Work
 from stepwell._engine.deadlines import IN_HAND
@@ -22,7 +21,6 @@ from stepwell._engine.relay import Relay
 from stepwell._engine.steps import StepLoop
 from stepwell._engine.suspects import Suspects
 from stepwell.errors import StoreError, StoreUnavailableError
-from stepwell.ports.store import Loaded
 from stepwell.ports.stream import Delivery
 
 log = logging.getLogger(__name__)
@@ -166,7 +164,7 @@ class Dispatcher:
     async def _load(self, taken: Sequence[tuple[Lane, Delivery]]) -> None:
         ids = [delivery.event.run_id for _, delivery in taken if delivery.event.run_id]
         try:
-            rows: Mapping[RunID, Loaded] = await self._context.store.load(ids) if ids else {}
+            found = await self._context.reader.read(ids)
         except StoreError as error:
             log.warning("rows could not be read", extra={"action": "load_failed", "error": type(error).__name__})
             for lane, delivery in taken:
@@ -176,10 +174,11 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001  (a row of a newer release, say: nobody's but its own trouble)
             await self._load_alone(taken, error)
             return
-        read_at = self._context.clock.monotonic()
         suspects: list[Work] = []
         for lane, delivery in taken:
-            work = Work(lane=lane, delivery=delivery, loaded=rows.get(delivery.event.run_id), read_at=read_at)
+            work = Work(
+                lane=lane, delivery=delivery, loaded=found.rows.get(delivery.event.run_id), read_at=found.read_at
+            )
             if work.loaded is not None:
                 self._context.versions.note(work.event.run_id, work.loaded.record.version)
             reason = self._why_not(work)

@@ -89,7 +89,7 @@ class Heartbeat:
     def well(self) -> bool:
         """Whether it is a member, as far as this process can know, and the heart beats; renewals may fail."""
         still = self._reports.monotonic() - self._alive_at
-        return self._own is not None and still <= self._membership.duration
+        return self._own is not None and not self._stopping and still <= self._membership.duration
 
     @property
     def renewing(self) -> bool:
@@ -150,15 +150,16 @@ class Heartbeat:
 
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()
-        watch = asyncio.ensure_future(self._watch())
         try:
-            while not self._stopping:
-                self._woken.clear()
-                await self._rest(await self._beat())
+            async with asyncio.TaskGroup() as group:
+                watch = group.create_task(self._watch())
+                while not self._stopping:
+                    self._woken.clear()
+                    await self._rest(await self._beat())
+                watch.cancel()
             if self._leaves:
                 await self._leave()
         finally:
-            watch.cancel()
             await self._membership.close()
 
     async def _rest(self, seconds: float) -> None:

@@ -15,11 +15,13 @@ from stepwell._domain.decision import Decision
 from stepwell._domain.ids import RunID
 from stepwell._domain.outcomes import Resume
 from stepwell._domain.record import Record
+from stepwell._domain.retry_budget import RetryBudget
 from stepwell._domain.states import PauseCode, RunState
 from stepwell._domain.wishes import wish
 from stepwell._engine.context import Context
 from stepwell._engine.schedules import ScheduleLoop
 from stepwell.errors import StoreError
+from stepwell.ports.store import Due
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class Keeper:
         self._wake = asyncio.Event()
         self._wake_at: datetime | None = None
         self._pause = 0.0
+        self._budget = RetryBudget()
         self._retention_at = 0.0
         self._lag_at = 0.0
         self._measure_at = 0.0
@@ -109,7 +112,8 @@ class Keeper:
         await self._tidy()
         moved = 0
         while True:
-            due = await self._context.store.release_due(settings.namespace, settings.release_limit)
+            due = await self._release()
+            self._context.telemetry.outbox(due.outbox_age)
             if due.overdue and self._context.relay is not None:
                 moved += await self._context.relay.sweep(settings.namespace)
                 self._pause = _FIRST_PAUSE
@@ -119,6 +123,17 @@ class Keeper:
         planned = await self._plan()
         waits = [at for at in (due.next_at, self._plan_at) if at is not None]
         return Kept(moved=moved + planned, next_at=min(waits, default=None))
+
+    async def _release(self) -> Due:
+        settings = self._context.settings
+        if not settings.shared:
+            return await self._context.store.release_due(settings.namespace, settings.release_limit)
+        workflows = self._context.catalog.known
+        allowed = self._budget.allow(workflows, self._context.moves(), self._context.clock.monotonic())
+        due = await self._context.store.release_due(settings.namespace, settings.release_limit, retries=allowed)
+        for workflow, retries in due.retried.items():
+            self._budget.spend(workflow, retries)
+        return due
 
     async def _plan(self) -> int:
         """Plan when the next tick is due, and now and then besides: another process may have resumed a workflow."""

@@ -46,6 +46,8 @@ class Load:
     """Workflow: attempts that are running."""
     seen: Mapping[str, int] = field(default_factory=dict)
     """Workflow: the generation that decided whether they may."""
+    moves: Mapping[str, int] = field(default_factory=dict)
+    """Workflow: moves of the last minute."""
 
 
 class Part(Protocol):
@@ -109,7 +111,7 @@ class Members:
         self.settings = settings or MemberSettings()
         self._base = name
         self._topics = frozenset(topics)
-        self._wanted_roles = frozenset(roles)
+        self._able = frozenset(roles)
         self._observe = observe
         self._in_hand = in_hand
         self._every_role = every_role
@@ -159,6 +161,8 @@ class Members:
         if self._returning is not None:
             self._returning.cancel()
             await asyncio.gather(self._returning, return_exceptions=True)
+        # Before anybody can read that they are free.
+        self._roles, self._every_role = Holding(), False
         await self._heart.stop(leave=leave)
 
     @property
@@ -195,7 +199,7 @@ class Members:
         It stays a member, with what it has in flight.
         """
         self._draining = True
-        self.attend()
+        self._look(published=NOTHING)
         await self._until(lambda: not self._lists())
 
     async def failed(self) -> None:
@@ -205,7 +209,7 @@ class Members:
     def attach(self, part: Part) -> None:
         """List what this part has, and tell it of every view."""
         self._parts.append(part)
-        self.attend()
+        self._look(published=NOTHING)
 
     def detach(self, part: Part) -> None:
         """Forget a part."""
@@ -213,23 +217,18 @@ class Members:
         self.publish()
 
     def publish(self) -> None:
-        """What is listed may have changed: have it written soon."""
+        """What is listed or shared out may have changed: have it written soon, and look at what comes back."""
         self._changed.set()
         self._heart.publish(self._record(), now=True)
-
-    def attend(self) -> None:
-        """What is shared out has changed: look again, at the view that there is."""
-        self._look(published=NOTHING)
 
     def fail(self, error: BaseException) -> None:
         """A part cannot go on."""
         self._failure = self._failure or error
         self._changed.set()
 
-    def candidates(self, topic: str | None = None) -> frozenset[str]:
-        """The members among whom something is shared out: of a topic, those who can handle its events."""
-        live = self.view.live.values()
-        return frozenset(m.name for m in live if not m.draining and (topic is None or topic in m.topics))
+    def candidates(self, topic: str) -> frozenset[str]:
+        """The members among whom the partitions of a topic are shared out."""
+        return frozenset(m.name for m in self.view.live.values() if topic in m.topics and not m.draining)
 
     def _told(self, told: Told) -> None:
         self._note_deaths(told.view)
@@ -260,8 +259,7 @@ class Members:
         self._heart.hurry(hurried=self._roles_awaited or any(part.awaits for part in self._parts))
 
     def _share_roles(self, published: frozenset[str]) -> None:
-        takers = frozenset[str]() if self._draining else self.candidates()
-        wanted = frozenset(role for role in self._wanted_roles if self.name == winner(role, takers))
+        wanted = frozenset(role for role in self._able if not self._draining and self._wins(role))
         others = self.view.listed_by_others(self.name).roles
         done = turn(self._roles, wanted=wanted, others=others, published=published)
         # A role is given up in the moment in which nobody is told any more to play it.
@@ -271,6 +269,10 @@ class Members:
             log.info("role taken", extra={"action": "role_taken", "role": role, "member": self.name})
         for role in sorted(done.given_up):
             log.info("role given up", extra={"action": "role_given_up", "role": role, "member": self.name})
+
+    def _wins(self, role: str) -> bool:
+        takers = [m.name for m in self.view.live.values() if role in m.able and not m.draining]
+        return winner(role, takers) == self.name
 
     def _note_deaths(self, view: View) -> None:
         for name in view.dead.keys() & self.view.live.keys():
@@ -335,10 +337,12 @@ class Members:
         return Member(
             name=self.name,
             topics=self._topics,
+            able=self._able,
             held=frozenset[Shard]().union(*(part.listed for part in self._parts)),
             roles=self._roles.listed,
             in_flight=self._load.in_flight,
             seen=self._load.seen,
+            moves=self._load.moves,
             draining=self._draining,
         )
 

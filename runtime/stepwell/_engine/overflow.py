@@ -35,10 +35,13 @@ class Overflow:
 
     def takes(self, lane: Lane, delivery: Delivery) -> bool:
         """Whether the delivery has no place in its lane, and is parked instead."""
-        settings = self._context.settings
-        if not settings.shared or len(lane.waiting) < settings.spill_factor * lane.concurrency:
+        settings, event = self._context.settings, delivery.event
+        most = settings.spill_factor * lane.concurrency
+        if event.kind is not EventKind.STEP:
+            # Who is turned away comes again only when the keeper takes the event for lost, a minute later.
+            most = max(most, settings.release_limit)
+        if not settings.shared or len(lane.waiting) < most:
             return False
-        event = delivery.event
         match event.kind:
             case EventKind.STEP:
                 self.park([delivery], self._wait(lane))

@@ -191,8 +191,9 @@ class Shards:
                 pause = min(pause, _RETRY)
             else:
                 if counts != self._counts:
+                    # By the next view, so that nothing changes hands while nobody can be told of it.
                     self._counts = dict(counts)
-                    self._members.attend()
+                    self._members.publish()
             await asyncio.sleep(pause)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -76,13 +76,17 @@ class StepLoop:
 
         On a win with a step to follow, ``work`` holds the new row and the delivery that leads on.
         """
+        committed_at = self._context.clock.monotonic()
         won, decision = await self._commit(work, decision)
         self._context.finish(work)
         work.began, work.checked_out = self._context.clock.monotonic(), False
+        work.read_at = committed_at
         if won is None:
             self._context.telemetry.skipped(work.event.workflow, work.event.status, "lost")
             return False
         self._context.versions.note(decision.record.run_id, decision.record.version)
+        if decision.history is not None:
+            self._context.rates.moved(decision.record.workflow)
         self._told(work.loaded, decision)
         suspended = work.loaded.suspended if work.loaded else False
         work.loaded = Loaded(record=decision.record, suspended=suspended)

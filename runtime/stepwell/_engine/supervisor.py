@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +33,8 @@ from stepwell._engine.dispatcher import Dispatcher, Handle
 from stepwell._engine.keeper import ROLE as KEEPER
 from stepwell._engine.keeper import Keeper
 from stepwell._engine.lanes import Lanes
+from stepwell._engine.rates import Rates
+from stepwell._engine.reader import RowReader
 from stepwell._engine.reconciler import ROLE as RECONCILER
 from stepwell._engine.reconciler import Reconciler
 from stepwell._engine.relay import Relay
@@ -77,6 +79,8 @@ class Broker:
     """Whether this process has a role of which there is one for all."""
     served: Callable[[str], bool]
     """Whether anybody at work runs this workflow."""
+    moves: Callable[[], Mapping[str, float]]
+    """What moved anywhere in the last minute, by workflow."""
     hand_back: Callable[[Sequence[Delivery]], None]
     """These are not started here any more: another process is delivered them."""
     between: Callable[[], None] | None = None
@@ -132,13 +136,18 @@ class Engine:
             lanes=Lanes(),
             jitter=ports.jitter,
             new_id=ports.new_id,
+            rates=Rates(ports.clock.monotonic),
+            reader=RowReader(ports.store, ports.clock, self.settings.fresh),
             catalog=Catalog(ports.store, self.settings.namespace),
         )
         self._broker = ports.broker
         if ports.broker is not None:
-            self.context.relay = Relay(ports.broker.outbox, ports.broker.publisher, fault=ports.broker.between)
+            self.context.relay = Relay(
+                ports.broker.outbox, ports.broker.publisher, ports.telemetry, fault=ports.broker.between
+            )
             self.context.belongs_here = ports.broker.belongs_here
             self.context.holds, self.context.served = ports.broker.holds, ports.broker.served
+            self.context.moves = ports.broker.moves
         if fault is not None:
             self.context.fault = fault
         self._attempts = Attempts(self.context)

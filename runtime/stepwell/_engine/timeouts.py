@@ -5,6 +5,7 @@ The timer's row has attempts of its own: a handler that fails is tried again wit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from stepwell._domain.decide import may_start
@@ -17,7 +18,7 @@ from stepwell._engine.asides import Asides
 from stepwell._engine.attempts import Attempts
 from stepwell._engine.context import Context, Work
 from stepwell._engine.steps import StepLoop
-from stepwell.ports.store import ChoreKey, ChoreKind, Postponement
+from stepwell.ports.store import ChoreKey, ChoreKind, Loaded, Postponement
 
 _TRIES = 3
 
@@ -87,8 +88,7 @@ class TimeoutLoop:
 
     async def _timer(self, work: Work) -> tuple[Record, Timer, Timeout] | None:
         """The run, its timer, and what the timer is for; None when the timer is gone, or its time is not now."""
-        timers = await self._context.store.timers(work.event.run_id)
-        loaded = await self._context.refresh(work)
+        loaded, timers = await self._read(work)
         if loaded is None:
             return None
         record, now = loaded.record, self._context.store.now()
@@ -108,6 +108,17 @@ class TimeoutLoop:
             await self._context.store.drop(_key(timer))
             return None
         return record, timer, timeout
+
+    async def _read(self, work: Work) -> tuple[Loaded | None, Sequence[Timer]]:
+        """The run and its timers as of one version: a save in between arms a timer anew, and would be overlooked."""
+        while True:
+            known = work.loaded
+            timers = await self._context.store.timers(work.event.run_id)
+            loaded = await self._context.refresh(work)
+            if loaded is None or known is None or not loaded.record.state.live:
+                return loaded, timers
+            if loaded.record.version == known.record.version:
+                return loaded, timers
 
     async def _put_off(self, timer: Timer, until: datetime, attempts: int, error: str) -> None:
         postponement = Postponement(

@@ -28,7 +28,7 @@ from stepwell.adapters.kafka import (
     ensure_topics,
 )
 from stepwell.adapters.postgres import PostgresStore
-from stepwell.errors import StoreError
+from stepwell.errors import StoreError, StoreRefusedError
 from stepwell.ports.source import MessageSource
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,8 @@ class Connected:
     """A worker's store and broker."""
 
     store: PostgresStore
+    installation: str
+    """What tells this database from all others."""
     kafka: KafkaSettings
     events: KafkaEvents
     publisher: KafkaPublisher
@@ -95,7 +97,7 @@ async def connect(
     told: Callable[[str], None],
 ) -> Connected:
     """Wait for the database and for Kafka, and have the topics made. All is closed with ``stack``."""
-    store = await until_there("database", lambda: _store(settings), told)
+    store, installation = await until_there("database", lambda: _store(settings), told)
     stack.push_async_callback(store.close)
     assert settings.kafka is not None  # noqa: S101  (the caller looked)
     kafka = kafka_settings(settings.kafka)
@@ -117,6 +119,7 @@ async def connect(
     stack.push_async_callback(events.close)
     return Connected(
         store=store,
+        installation=installation,
         kafka=kafka,
         events=events,
         publisher=publisher,
@@ -126,6 +129,21 @@ async def connect(
     )
 
 
-async def _store(settings: WorkerSettings) -> PostgresStore:
+async def _store(settings: WorkerSettings) -> tuple[PostgresStore, str]:
     dsn = settings.dsn.get_secret_value()
-    return await open_postgres(dsn, name=f"stepwell {settings.name}", connections=settings.pool_size)
+    store = await open_postgres(dsn, name=f"stepwell {settings.name}", connections=settings.pool_size)
+    try:
+        return store, await _installation(settings, store)
+    except BaseException:
+        await store.close()
+        raise
+
+
+async def _installation(settings: WorkerSettings, store: PostgresStore) -> str:
+    found = await store.installation_id()
+    if settings.installation_id not in {None, found}:
+        raise StoreRefusedError(
+            f"installationId: {settings.installation_id}: the database is {found}: this worker belongs to another"
+            " installation; point dsn at that one's database"
+        )
+    return found

@@ -1,4 +1,4 @@
-"""Workflows in one process over one file: opened, wired, run, and drained; the only engine of that file.
+"""Workflows in one process over one store: taken, wired, run, and drained; the only engine of that store.
 
 Whatever way the process ends, starting it again with the same arguments goes on where it was and starts nothing twice.
 """
@@ -12,18 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stepwell._domain.definition import Connector
 from stepwell._engine.settings import EngineSettings
 from stepwell._engine.supervisor import Engine, Ports, fresh_id
 from stepwell._engine.telemetry import FanOut, Tally
 from stepwell._worker.callers import http_caller
 from stepwell._worker.feed import Feed
+from stepwell._worker.grounds import Ground, SessionStore, ground_at
 from stepwell._worker.live import Watcher
-from stepwell._worker.opened import NAMESPACE
-from stepwell.adapters.embedded import EmbeddedStore, EmbeddedStream, EngineLock, SystemClock, source_of
+from stepwell._worker.places import Place
 from stepwell.application import Application
-from stepwell.errors import StoreRefusedError
-from stepwell.ports.source import MessageSource
+from stepwell.ports.http import HttpCaller
+from stepwell.ports.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from stepwell._domain.definition import WorkflowDefinition
@@ -42,7 +41,7 @@ _LOOPBACK = ("127.0.0.0/8", "::1/128", "localhost")
 class DevPlan:
     """What to run. ``topics`` maps names of topics to files of JSON lines."""
 
-    store: Path
+    place: Place
     applications: tuple[Application, ...]
     runs: tuple[RunResource, ...] = ()
     triggers: tuple[Path, ...] = ()
@@ -56,8 +55,7 @@ class Session:
     """A running engine and what surrounds it."""
 
     plan: DevPlan
-    store: EmbeddedStore
-    stream: EmbeddedStream
+    ground: Ground
     engine: Engine
     watcher: Watcher
     feeds: tuple[Feed, ...]
@@ -73,6 +71,19 @@ class Session:
         for feed in self.feeds:
             await feed.run()
 
+    async def failed(self) -> None:
+        """Return never, or raise what stopped a loop, or that another engine has taken the store."""
+        parties = [asyncio.ensure_future(self.engine.failed())]
+        if self.ground.lost is not None:
+            parties.append(asyncio.ensure_future(self.ground.lost()))
+        try:
+            done, _ = await asyncio.wait(parties, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for party in parties:
+                party.cancel()
+        for party in done:
+            party.result()
+
     async def idle(self) -> None:
         """Return when nothing is left to do but to wait for callers, timers and schedules."""
         while not await self._nothing_left():  # noqa: ASYNC110  (many parties decide, and none tells)
@@ -81,15 +92,16 @@ class Session:
     async def _nothing_left(self) -> bool:
         if not all(feed.result.done for feed in self.feeds) or not self.engine.idle:
             return False
-        coming = await self.store.coming(NAMESPACE)
+        coming = await self.ground.store.coming(self.plan.place.namespace)
+        received = coming.nothing and await self.ground.caught_up()
         # The second look at the engine: what was read above may have been put off and released in between.
-        return coming.nothing and await self._connectors_idle() and self.engine.idle
+        return received and await self._connectors_idle() and self.engine.idle
 
     async def _connectors_idle(self) -> bool:
         """A message counts as read once its effect is stored, so a second reader of the stored position tells."""
         for definition in self._definitions():
             for connector in definition.connectors:
-                source = _source(self.store, self.plan, definition.name, connector)
+                source = self.ground.source_of(definition.name, connector)
                 try:
                     if await source.read(1):
                         return False
@@ -102,7 +114,7 @@ class Session:
 
     async def paused_by_errors(self) -> int:
         """How many runs wait for a person to look at their errors."""
-        return await self.store.paused_by_errors(NAMESPACE)
+        return await self.ground.store.paused_by_errors(self.plan.place.namespace)
 
     @property
     def clean(self) -> bool:
@@ -112,65 +124,64 @@ class Session:
 
 @asynccontextmanager
 async def dev_session(plan: DevPlan, *, tell: Callable[[str], None]) -> AsyncIterator[Session]:
-    """Take the file and start the engine; leaving drains it. ``tell`` is given a line for each trigger that fails.
+    """Take the store and start the engine; leaving drains it. ``tell`` is given a line for each trigger that fails.
 
-    Raises ``StoreRefusedError`` if another engine has the file, or if it runs by a test's virtual time.
+    Raises ``StoreRefusedError`` if another engine has the store, and what opening it raises.
     """
-    if plan.store.is_dir() or not plan.store.parent.is_dir():
-        raise StoreRefusedError(f"{plan.store} must be a file in a directory that exists")
     async with AsyncExitStack() as stack:
-        stack.enter_context(EngineLock.acquire(plan.store))
-        clock = SystemClock()
-        store = EmbeddedStore.open(plan.store, clock=clock)
-        stack.push_async_callback(store.close)
-        if store.virtual_now() is not None:
-            raise StoreRefusedError(f"{plan.store} runs by the virtual time of a test: choose another file")
+        definitions = [application.definition for application in plan.applications]
+        ground = await stack.enter_async_context(ground_at(plan.place, plan.topics, definitions))
         # Services under development run on this machine.
-        http = http_caller([application.definition for application in plan.applications], allow=_LOOPBACK)
+        http = http_caller(definitions, allow=_LOOPBACK)
         stack.push_async_callback(http.close)
-        refused = await _start_runs(plan, store, tell)
-        tally, stream = Tally(), store.stream()
-        health = await _health(plan, store, stack)
-        ports = Ports(
-            store=store,
-            stream=stream,
-            clock=clock,
-            telemetry=tally if health is None else FanOut(tally, health.telemetry),
-            http=http,
-            source_of=lambda workflow, connector: _source(store, plan, workflow, connector),
-        )
-        watcher = _watcher(plan, store, tally, clock)
+        refused = await _start_runs(plan, ground.store, tell)
+        tally = Tally()
+        health = await _health(plan, ground.store, stack)
+        watcher = _watcher(plan, ground, tally)
         await watcher.start()
         stack.callback(watcher.close)
         running = await stack.enter_async_context(AsyncExitStack())
-        engine = await running.enter_async_context(
-            Engine(plan.applications, ports, settings=EngineSettings(namespace=NAMESPACE))
-        )
+        telemetry = tally if health is None else FanOut(tally, health.telemetry)
+        engine = await running.enter_async_context(_engine(plan, ground, telemetry, http))
         if health is not None:
             health.readiness.engine = engine
             running.callback(setattr, health.readiness, "draining", True)
         yield Session(
             plan=plan,
-            store=store,
-            stream=stream,
+            ground=ground,
             engine=engine,
             watcher=watcher,
-            feeds=tuple(_feed(path, plan, store, stream, tell) for path in plan.triggers),
+            feeds=tuple(_feed(path, plan, ground, tell) for path in plan.triggers),
             drain=running.aclose,
             refused=refused,
             pages=None if health is None else health.url,
         )
 
 
-async def _health(plan: DevPlan, store: EmbeddedStore, stack: AsyncExitStack) -> HealthPages | None:
+def _engine(plan: DevPlan, ground: Ground, telemetry: Telemetry, http: HttpCaller) -> Engine:
+    ports = Ports(
+        store=ground.store,
+        stream=ground.stream,
+        clock=ground.clock,
+        telemetry=telemetry,
+        http=http,
+        source_of=ground.source_of,
+        broker=ground.broker,
+        upkeep=ground.upkeep,
+    )
+    settings = EngineSettings(namespace=plan.place.namespace, shared=ground.broker is not None)
+    return Engine(plan.applications, ports, settings=settings)
+
+
+async def _health(plan: DevPlan, store: SessionStore, stack: AsyncExitStack) -> HealthPages | None:
     if plan.metrics is None:
         return None
     from stepwell._worker.health import health_pages  # noqa: PLC0415  (an extra, and an HTTP server)
 
-    return await stack.enter_async_context(health_pages(plan.metrics, store, namespace=NAMESPACE))
+    return await stack.enter_async_context(health_pages(plan.metrics, store, namespace=plan.place.namespace))
 
 
-async def _start_runs(plan: DevPlan, store: EmbeddedStore, tell: Callable[[str], None]) -> int:
+async def _start_runs(plan: DevPlan, store: SessionStore, tell: Callable[[str], None]) -> int:
     if not plan.runs:
         return 0
     from stepwell._worker.manifest_runs import start_run  # noqa: PLC0415  (models of the kinds: 150 ms)
@@ -178,7 +189,9 @@ async def _start_runs(plan: DevPlan, store: EmbeddedStore, tell: Callable[[str],
     applications = _by_name(plan)
     refused = 0
     for resource in plan.runs:
-        told = await start_run(resource, store=store, applications=applications, namespace=NAMESPACE, new_id=fresh_id)
+        told = await start_run(
+            resource, store=store, applications=applications, namespace=plan.place.namespace, new_id=fresh_id
+        )
         if told is not None:
             refused += 1
             tell(f"Run {resource.metadata.name or resource.metadata.generate_name}: {told}")
@@ -189,27 +202,23 @@ def _by_name(plan: DevPlan) -> dict[str, Application]:
     return {application.definition.name: application for application in plan.applications}
 
 
-def _feed(path: Path, plan: DevPlan, store: EmbeddedStore, stream: EmbeddedStream, tell: Callable[[str], None]) -> Feed:
+def _feed(path: Path, plan: DevPlan, ground: Ground, tell: Callable[[str], None]) -> Feed:
     async def room() -> None:
-        while stream.pending() > _HIGH_WATER:
+        while ground.stream.pending() > _HIGH_WATER:
             with suppress(TimeoutError):
-                await asyncio.wait_for(store.changed(), _LOOK_SECONDS)
+                await asyncio.wait_for(ground.store.changed(), _LOOK_SECONDS)
 
     return Feed(
         path=path,
-        store=store,
+        store=ground.store,
         applications=_by_name(plan),
-        namespace=NAMESPACE,
+        namespace=plan.place.namespace,
         new_id=fresh_id,
         tell=tell,
         room=room,
     )
 
 
-def _source(store: EmbeddedStore, plan: DevPlan, workflow: str, connector: Connector) -> MessageSource:
-    return source_of(store, namespace=NAMESPACE, workflow=workflow, connector=connector, files=plan.topics)
-
-
-def _watcher(plan: DevPlan, store: EmbeddedStore, tally: Tally, clock: SystemClock) -> Watcher:
+def _watcher(plan: DevPlan, ground: Ground, tally: Tally) -> Watcher:
     with_connectors = frozenset(a.definition.name for a in plan.applications if a.definition.connectors)
-    return Watcher(store, tally, clock, namespace=NAMESPACE, connectors=with_connectors)
+    return Watcher(ground.store, tally, ground.clock, namespace=plan.place.namespace, connectors=with_connectors)

@@ -11,19 +11,24 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 from stepwell._domain.record import Record
 from stepwell._domain.states import PauseCode, RunState
 from stepwell._engine.telemetry import Tally
-from stepwell.adapters.embedded import EmbeddedStore
 from stepwell.ports.clock import Clock
-from stepwell.ports.store import DeadLetter, StatusCount
+from stepwell.ports.outlook import Outlook
+from stepwell.ports.store import ConnectorStore, DeadLetter, RunStore, StatusCount
 
 _SHARE = 20
 """Times the cost of a look that passes before the next one."""
 _RATE_SECONDS = 5.0
 _LISTED = 10
 _PAUSES_AT_ONCE = 100
+
+
+class Watched(RunStore, ConnectorStore, Outlook, Protocol):
+    """What there is to look at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +93,7 @@ class Watcher:
 
     def __init__(
         self,
-        store: EmbeddedStore,
+        store: Watched,
         tally: Tally,
         clock: Clock,
         *,

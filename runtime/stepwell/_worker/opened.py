@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepwell._worker import dsn as dsns
+from stepwell._worker.places import DEFAULT_NAMESPACE, Place
 from stepwell.client import Client
 from stepwell.errors import Problem, SettingsError, StoreError, StoreRefusedError
 from stepwell.ports.clock import Clock
@@ -16,9 +17,6 @@ from stepwell.ports.store import RecordStore
 
 if TYPE_CHECKING:
     from stepwell.adapters.postgres import PostgresStore
-
-NAMESPACE = "default"
-"""One file holds one namespace."""
 
 _CONNECTIONS = 2
 """Of a command: one for what it asks, one to look whether anything changed."""
@@ -34,8 +32,15 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened_file(path: Path) -> AsyncIterator[Opened]:
-    """Open a file that exists. Raises ``StoreRefusedError``."""
+async def opened(place: Place) -> AsyncIterator[Opened]:
+    """Open a store that is there. Raises ``SettingsError`` and ``StoreError``."""
+    chosen = _opened_file(place.file) if place.dsn is None else _opened_database(place.dsn, place.namespace)
+    async with chosen as found:
+        yield found
+
+
+@asynccontextmanager
+async def _opened_file(path: Path) -> AsyncIterator[Opened]:
     if not path.exists():  # noqa: ASYNC240  (one look, before there is anything to hold up)
         raise StoreRefusedError(
             f"there is no store {path}: start `stepwell dev` first, or name it with --store or --dsn"
@@ -43,21 +48,20 @@ async def opened_file(path: Path) -> AsyncIterator[Opened]:
     from stepwell.adapters.embedded import EmbeddedStore, SystemClock  # noqa: PLC0415  (for those who have a file)
 
     clock = SystemClock()
-    async with _closing(EmbeddedStore.open(path, clock=clock), clock, NAMESPACE) as opened:
-        yield opened
+    async with _closing(EmbeddedStore.open(path, clock=clock), clock, DEFAULT_NAMESPACE) as found:
+        yield found
 
 
 @asynccontextmanager
-async def opened_database(dsn: str, namespace: str) -> AsyncIterator[Opened]:
-    """Connect to a migrated database. Raises ``SettingsError`` and ``StoreError``."""
+async def _opened_database(dsn: str, namespace: str) -> AsyncIterator[Opened]:
     store = await open_postgres(dsn, name="stepwell-cli", connections=_CONNECTIONS, outside=True)
-    async with _closing(store, store.clock, namespace) as opened:
-        yield opened
+    async with _closing(store, store.clock, namespace) as found:
+        yield found
 
 
 async def open_postgres(dsn: str, *, name: str, connections: int, outside: bool = False) -> PostgresStore:
     """As ``PostgresStore.open``; errors name the server, and no secret. Raises ``SettingsError`` for what is no DSN."""
-    with _telling(dsn):
+    with telling(dsn):
         from stepwell.adapters.postgres import PostgresStore  # noqa: PLC0415  (a driver that not everybody has)
 
         return await PostgresStore.open(dsn, name=name, connections=connections, outside=outside)
@@ -65,14 +69,15 @@ async def open_postgres(dsn: str, *, name: str, connections: int, outside: bool 
 
 async def migrate_postgres(dsn: str) -> int:
     """As ``adapters.postgres.migrate``, with errors as ``open_postgres``."""
-    with _telling(dsn):
+    with telling(dsn):
         from stepwell.adapters.postgres import migrate  # noqa: PLC0415  (as above)
 
         return await migrate(dsn)
 
 
 @contextmanager
-def _telling(dsn: str) -> Iterator[None]:
+def telling(dsn: str) -> Iterator[None]:
+    """Errors of the store name the server. Raises ``SettingsError`` for what is no DSN."""
     check_dsn(dsn)
     try:
         yield

@@ -1,17 +1,19 @@
-"""``stepwell dev``: workflows in this process over one file, until they have nothing to do or somebody stops them."""
+"""``stepwell dev``: workflows in this process over one store, until they have nothing to do or somebody stops them."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stepwell._worker.places import Place
 from stepwell.cli.errors import ExitCode, UsageError
-from stepwell.cli.places import DEFAULT_STORE, StoreOption
+from stepwell.cli.places import with_place
 from stepwell.cli.render import Output, print_json_line, timestamp
 from stepwell.cli.signals import end_now_if_threads_hang, stop_on_signals
 from stepwell.cli.voice import LogFormat, Voice
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from stepwell._worker.live import Numbers
 
 
+@with_place
 def dev(
+    place: Place,
     files: Annotated[
         list[str],
         typer.Option(
@@ -34,7 +38,6 @@ def dev(
             help="A manifest, a directory of them, or MODULE:ATTR. May be repeated.",
         ),
     ],
-    store: StoreOption = DEFAULT_STORE,
     triggers: Annotated[
         list[Path] | None,
         typer.Option(
@@ -47,6 +50,12 @@ def dev(
         list[str] | None,
         typer.Option(
             "--topic", metavar="NAME=FILE", help="Read this topic from a file of JSON lines. May be repeated."
+        ),
+    ] = None,
+    kafka: Annotated[
+        str | None,
+        typer.Option(
+            "--kafka", metavar="HOST:PORT", help="With --dsn: events, and the topics of connectors, are in this Kafka."
         ),
     ] = None,
     until_idle: Annotated[
@@ -63,19 +72,27 @@ def dev(
         LogFormat, typer.Option("--log-format", help="Logs on stderr: for people, or one JSON object a line.")
     ] = LogFormat.TEXT,
 ) -> None:
-    """Run workflows in this process: the whole engine over one file, for development and small machines.
+    """Run workflows in this process: the whole engine over one file or database, for development and small machines.
 
     Handlers are imported from the current directory. Starting it again with the same arguments goes on where it was.
     """
     voice = Voice(log_format)
     with voice.reporting():
-        plan = _plan(files, store=store, triggers=triggers or [], topics=topics or [], metrics=metrics)
+        plan = _plan(files, place=_beside(place, kafka), triggers=triggers or [], topics=topics or [], metrics=metrics)
         code = asyncio.run(_serve(plan, voice, until_idle=until_idle, output=output))
     end_now_if_threads_hang(code)
     raise typer.Exit(code)
 
 
-def _plan(files: list[str], *, store: Path, triggers: list[Path], topics: list[str], metrics: str | None) -> DevPlan:
+def _beside(place: Place, kafka: str | None) -> Place:
+    if kafka is None:
+        return place
+    if place.dsn is None:
+        raise UsageError("--kafka: is for --dsn: a file is its own broker")
+    return replace(place, kafka=kafka)
+
+
+def _plan(files: list[str], *, place: Place, triggers: list[Path], topics: list[str], metrics: str | None) -> DevPlan:
     from stepwell._worker.dev import DevPlan  # noqa: PLC0415  (the engine: `--help` need not load it)
     from stepwell._worker.targets import from_here, load  # noqa: PLC0415  (as above)
 
@@ -87,7 +104,7 @@ def _plan(files: list[str], *, store: Path, triggers: list[Path], topics: list[s
     if not found.applications:
         raise UsageError(f"--file: no Workflow in {', '.join(files)}")
     return DevPlan(
-        store=store,
+        place=place,
         applications=found.applications,
         runs=found.runs,
         triggers=tuple(triggers),
@@ -140,7 +157,7 @@ async def _until(session: Session, stop: asyncio.Event, *, until_idle: bool, out
         asyncio.create_task(work, name=name)
         for name, work in (
             ("stop", stop.wait()),
-            ("failed", session.engine.failed()),
+            ("failed", session.failed()),
             ("feed", session.feed()),
             ("show", _show(session, output)),
             *([("idle", session.idle())] if until_idle else []),
@@ -168,7 +185,7 @@ def _show(session: Session, output: Output) -> Coroutine[Any, Any, None]:
         return live_view.show_lines(session.watcher, live_view.write_json)
     if sys.stdout.isatty():
         names = ", ".join(application.definition.name for application in session.plan.applications)
-        return live_view.show_live(session.watcher, f"stepwell dev  {names}  {session.plan.store}")
+        return live_view.show_live(session.watcher, f"stepwell dev  {names}  {session.plan.place}")
     return live_view.show_lines(session.watcher, live_view.write_text)
 
 

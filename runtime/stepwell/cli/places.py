@@ -8,20 +8,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stepwell._worker.places import DEFAULT_NAMESPACE, DEFAULT_STORE, Place
 from stepwell.cli.errors import UsageError
 
 if TYPE_CHECKING:
     from stepwell._worker.opened import Opened
-
-DEFAULT_STORE = Path("stepwell.db")
-DEFAULT_NAMESPACE = "default"
 
 StoreOption = Annotated[
     Path, typer.Option("--store", metavar="FILE", envvar="STEPWELL_STORE", help="The file that keeps everything.")
@@ -38,19 +35,11 @@ DsnOption = Annotated[
 NamespaceOption = Annotated[
     str, typer.Option("--namespace", metavar="NAME", envvar="STEPWELL_NAMESPACE", help="Within the database.")
 ]
-_OPTIONS = (("store", StoreOption, DEFAULT_STORE), ("dsn", DsnOption, None), ("namespace", NamespaceOption, "default"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """A namespace of a database, or else a file. Its ``repr`` tells no password."""
-
-    file: Path
-    dsn: str | None = None
-    namespace: str = DEFAULT_NAMESPACE
-
-    def __repr__(self) -> str:
-        return f"Place({self.file if self.dsn is None else f'a database, {self.namespace}'})"
+_OPTIONS = (
+    ("store", StoreOption, DEFAULT_STORE),
+    ("dsn", DsnOption, None),
+    ("namespace", NamespaceOption, DEFAULT_NAMESPACE),
+)
 
 
 def place_of(ctx: typer.Context) -> Place:
@@ -101,10 +90,9 @@ def with_place(command: Callable[..., None]) -> Callable[..., None]:
 @asynccontextmanager
 async def store_at(place: Place) -> AsyncIterator[Opened]:
     """The open store of a command."""
-    from stepwell._worker.opened import opened_database, opened_file  # noqa: PLC0415  (pydantic: not for `--help`)
+    from stepwell._worker.opened import opened  # noqa: PLC0415  (the client's modules: not for `--help`)
 
-    chosen = opened_file(place.file) if place.dsn is None else opened_database(place.dsn, place.namespace)
-    async with chosen as found:
+    async with opened(place) as found:
         yield found
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from stepwell._worker.places import Place
 from stepwell.cli import steering
 from stepwell.cli.options import (
     ByIDOption,
@@ -20,7 +21,7 @@ from stepwell.cli.options import (
     run_id_value,
     time_value,
 )
-from stepwell.cli.places import Place, store_at, with_place
+from stepwell.cli.places import store_at, with_place
 from stepwell.cli.render import Output, clean, print_json, told
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import Any
 
 import typer
 
+from stepwell._worker.places import Place
 from stepwell.cli.errors import ExitCode, UsageError, report
 from stepwell.cli.options import ByIDOption, OutputOption, ReasonOption, RefsArgument, WorkflowOption, run
-from stepwell.cli.places import Place, store_at, with_place
+from stepwell.cli.places import store_at, with_place
 from stepwell.cli.render import Output, print_json, told
 from stepwell.errors import StepwellError
 

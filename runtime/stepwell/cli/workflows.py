@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from stepwell._worker.places import Place
 from stepwell.cli.options import OutputOption, complete_workflow, run
-from stepwell.cli.places import Place, store_at, with_place
+from stepwell.cli.places import store_at, with_place
 from stepwell.cli.render import Output, age, clean, print_json, print_table, timestamp
 
 app = typer.Typer(help="List, suspend and resume workflows of a store.", no_args_is_help=True)

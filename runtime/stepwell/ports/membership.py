@@ -35,14 +35,18 @@ class Member:
     """
     topics: frozenset[str] = frozenset()
     """The topics whose events it can handle: it takes part in sharing out their partitions."""
+    able: frozenset[str] = frozenset()
+    """The single roles that it can play."""
     held: frozenset[Shard] = frozenset()
     """What it reads, is about to read, or has not finished giving up."""
     roles: frozenset[str] = frozenset()
-    """The single roles that it plays, or is about to."""
+    """The single roles that it plays, or is about to play."""
     in_flight: Mapping[str, int] = field(default_factory=dict)
     """Workflow: attempts that are running."""
     seen: Mapping[str, int] = field(default_factory=dict)
     """Workflow: the newest generation that it acts by. It was seen before ``in_flight`` was counted."""
+    moves: Mapping[str, int] = field(default_factory=dict)
+    """Workflow: moves that it stored in the last minute."""
     draining: bool = False
     """It takes nothing any more, and gives up what it holds."""
 
@@ -53,10 +57,12 @@ class Member:
             partitions.setdefault(topic, []).append(partition)
         values: dict[str, Any] = {
             "topics": sorted(self.topics),
+            "able": sorted(self.able),
             "held": partitions,
             "roles": sorted(self.roles),
             "in-flight": dict(sorted(self.in_flight.items())),
             "seen": dict(sorted(self.seen.items())),
+            "moves": dict(sorted(self.moves.items())),
             "draining": self.draining,
         }
         return {name: json.dumps(value, separators=(",", ":")) for name, value in values.items()}
@@ -72,6 +78,7 @@ class Member:
         return cls(
             name=name,
             topics=frozenset(_strings(values.get("topics"))),
+            able=frozenset(_strings(values.get("able"))),
             held=frozenset(
                 Shard(topic, partition)
                 for topic, partitions in _entries(values.get("held"))
@@ -81,6 +88,7 @@ class Member:
             roles=frozenset(_strings(values.get("roles"))),
             in_flight={key: number for key, number in _entries(values.get("in-flight")) if _is_number(number)},
             seen={key: number for key, number in _entries(values.get("seen")) if _is_number(number)},
+            moves={key: number for key, number in _entries(values.get("moves")) if _is_number(number)},
             draining=values.get("draining") is True,
         )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -115,6 +116,10 @@ class Due:
     """Runs that errors paused and whose ``retryPausedAfter`` has passed."""
     next_at: datetime | None = None
     """The earliest time at which anything else falls due; None: nothing waits."""
+    retried: Mapping[str, int] = field(default_factory=dict)
+    """Of the emitted ones, runs that failed before, by workflow."""
+    outbox_age: float = 0.0
+    """Seconds since the oldest event was stored that nobody has published; 0: there is none, or nobody publishes."""
     overdue: bool = False
     """Events are stored that nobody has published in time; see ``EventOutbox.overdue``."""
 

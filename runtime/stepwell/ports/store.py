@@ -178,8 +178,11 @@ class InboxStore(Protocol):
 class ChoreStore(Protocol):
     """Timers, hooks and the rest of what falls due."""
 
-    async def release_due(self, namespace: str, limit: int) -> Due:
+    async def release_due(self, namespace: str, limit: int, *, retries: Mapping[str, int] | None = None) -> Due:
         """Turn what is due into events, at most ``limit`` of each kind, and say when to come back.
+
+        ``retries``: of runs that failed, at most so many of each workflow, the longest waiting first, and none of a
+        workflow that is not named; None: as of every other kind.
 
         Claims: of two keepers at once each row is released by one. A parked run's ``not_before`` is cleared in the
         statement that emits its event; a chore is put off by a minute, so that a lost event is sent again. Paused runs

@@ -106,7 +106,10 @@ def root_shape(model: type[Model]) -> Shape:
 
 
 def without_nulls(shape: Shape, raw: Any) -> Any:
-    """``raw`` without the fields that are null: to the API server they are absent, but for free-form ones."""
+    """``raw`` without the fields that are null: to the API server they are absent, but for free-form ones.
+
+    A field that is unknown is so with any value.
+    """
     if not shape.fits(raw):
         return raw
     if shape.form is Form.MODEL:
@@ -114,7 +117,7 @@ def without_nulls(shape: Shape, raw: Any) -> Any:
         return {
             key: without_nulls(known[key], value) if key in known else value
             for key, value in raw.items()
-            if value is not None
+            if value is not None or key not in known
         }
     if shape.form is Form.LIST and shape.inner is not None:
         return [without_nulls(shape.inner, entry) for entry in raw]

@@ -111,4 +111,4 @@ class InProcessMembership:
 
 def _frozen(member: Member) -> Member:
     """As it is now, whatever becomes of the dictionaries in it."""
-    return replace(member, in_flight=dict(member.in_flight), seen=dict(member.seen))
+    return replace(member, in_flight=dict(member.in_flight), seen=dict(member.seen), moves=dict(member.moves))

@@ -2,7 +2,7 @@
 
 from stepwell.adapters.embedded.clock import SystemClock, VirtualClock
 from stepwell.adapters.embedded.lock import EngineLock
-from stepwell.adapters.embedded.sources import InProcessSource, JsonLinesSource, Position, source_of
+from stepwell.adapters.embedded.sources import InProcessSource, JsonLinesSource, Position, file_source, source_of
 from stepwell.adapters.embedded.store import EmbeddedStore
 from stepwell.adapters.embedded.stream import EmbeddedStream
 
@@ -15,5 +15,6 @@ __all__ = [
     "Position",
     "SystemClock",
     "VirtualClock",
+    "file_source",
     "source_of",
 ]

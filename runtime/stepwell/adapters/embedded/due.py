@@ -5,8 +5,9 @@ A pass looks first, on a connection that only reads; when nothing is due it writ
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -101,13 +102,14 @@ _RUN = "run.namespace, run.workflow, run.run_id, run.version, run.status, '', ru
 _UNPARK = "WITH i (again, seq) AS ({values}) UPDATE run SET not_before = NULL FROM i WHERE run.seq = i.seq"
 
 _STEPS = _Kind(
-    rows=f"run WHERE {_LIVE} AND {_going('run')}",
+    rows=f"run WHERE +run.attempts = 0 AND {_LIVE} AND {_going('run')}",
     time="run.not_before",
     columns=_RUN,
     claim=_UNPARK,
     names=1,
     event=_event(EventKind.STEP),
 )
+_RETRIES = replace(_STEPS, rows=_STEPS.rows.replace("+run.attempts = 0", "+run.attempts > 0"))
 _DELETIONS = _Kind(
     rows="run WHERE run.state = 'RequestedDataDeleted' AND +run.namespace = :namespace",
     time="run.not_before",
@@ -162,11 +164,13 @@ _TICKS = _Kind(
     names=4,
     event=_tick_event,
 )
-KINDS = (_STEPS, _DELETIONS, _TIMERS, _HOOKS, _CALLBACKS, _STARTS, _TICKS)
+KINDS = (_STEPS, _RETRIES, _DELETIONS, _TIMERS, _HOOKS, _CALLBACKS, _STARTS, _TICKS)
 
 _PAUSED = f"run WHERE run.state = 'Paused' AND run.pause_code <> 'Requested' AND {_going('run')}"
 RESUME = f"SELECT run_id FROM {_PAUSED} AND not_before <= :now ORDER BY not_before LIMIT :limit"  # noqa: S608  (ours)
 _RESUME_NEXT = f"(SELECT not_before FROM {_PAUSED} AND not_before > :now ORDER BY not_before LIMIT 1)"  # noqa: S608
+
+_OF_ONE = replace(_RETRIES, rows=f"{_RETRIES.rows} AND +run.workflow = :workflow").due
 
 LOOK = f"SELECT {', '.join(kind.look for kind in KINDS)}, {_RESUME_NEXT}"
 
@@ -174,32 +178,51 @@ LOOK = f"SELECT {', '.join(kind.look for kind in KINDS)}, {_RESUME_NEXT}"
 class DueRows(Part):
     """Implements ``ChoreStore.release_due``."""
 
-    async def release_due(self, namespace: str, limit: int) -> Due:
+    async def release_due(self, namespace: str, limit: int, *, retries: Mapping[str, int] | None = None) -> Due:
         """Turn what is due into events; see ``ChoreStore.release_due``."""
         now = self.now()
         names = {"namespace": namespace, "now": micros(now), "limit": limit}
         waiting, next_at = self._look(names)
-        emitted = 0
+        released = Counter[str]()
+        retried = Counter[str]()
         if waiting:
-            emitted = await self._db.write(lambda tx: _release(tx, names))
+            released, retried = await self._db.write(lambda tx: _release(tx, names, retries))
             left, next_at = self._look(names)
-            next_at = now if left else next_at
+            # What is over its budget is due, and waits for its workflow's next allowance.
+            is_left = any(kind is not _RETRIES or retries is None for kind in left)
+            next_at = now if is_left else next_at
         resume = tuple(RunID(run_id) for (run_id,) in self._db.rows(RESUME, names))
-        return Due(emitted=emitted, resume=resume, next_at=next_at)
+        return Due(emitted=released.total(), retried=retried, resume=resume, next_at=next_at)
 
-    def _look(self, names: dict[str, Any]) -> tuple[bool, datetime | None]:
+    def _look(self, names: dict[str, Any]) -> tuple[list[_Kind], datetime | None]:
         (row,) = self._db.rows(LOOK, names)
         times = [time for time in (*row[1:-1:2], row[-1]) if time is not None]
-        return any(row[0:-1:2]), moment(min(times)) if times else None
+        waiting = [kind for kind, due in zip(KINDS, row[0:-1:2], strict=True) if due]
+        return waiting, moment(min(times)) if times else None
 
 
-def _release(tx: Transaction, names: dict[str, Any]) -> int:
+def _release(
+    tx: Transaction, names: dict[str, Any], retries: Mapping[str, int] | None
+) -> tuple[Counter[str], Counter[str]]:
+    """Events by workflow: all of them, and those of runs that failed before."""
     again = names["now"] + micros(moment(0) + LEASE)
-    emitted = 0
+    released, retried = Counter[str](), Counter[str]()
     for kind in KINDS:
-        rows = tx.conn.execute(kind.due, names).fetchall()
+        if kind is _RETRIES and retries is not None:
+            rows = [row for workflow, most in retries.items() for row in _some(tx, names, workflow, most)]
+        else:
+            rows = tx.conn.execute(kind.due, names).fetchall()
         if rows:
             bulk(tx.conn, kind.claim, [(again, *row[7 : 7 + kind.names]) for row in rows])
             insert_events(tx, [kind.event(row) for row in rows])
-            emitted += len(rows)
-    return emitted
+            counts = Counter[str](row[1] for row in rows)
+            released.update(counts)
+            if kind is _RETRIES:
+                retried.update(counts)
+    return released, retried
+
+
+def _some(tx: Transaction, names: dict[str, Any], workflow: str, most: int) -> list[Row]:
+    """Of one workflow."""
+    given = {**names, "workflow": workflow, "limit": most}
+    return tx.conn.execute(_OF_ONE, given).fetchall()

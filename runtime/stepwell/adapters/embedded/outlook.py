@@ -1,17 +1,14 @@
-"""What a person who watches wants to know of the file: what is still to come by itself, and what stands still and why.
-
-Reads only, on a thread; each query follows an index or is asked seldom.
-"""
+"""What is still to come by itself, and what stands still and why: read on a thread, by an index or seldom."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from stepwell._domain.record import NEVER, Record
 from stepwell.adapters.embedded.part import Part
 from stepwell.adapters.embedded.rows import RECORD, micros, record_of
+from stepwell.ports.outlook import Coming
 
 _NEVER = micros(NEVER)
 
@@ -28,7 +25,7 @@ _COMING = f"""
 SELECT
   (SELECT count(*) FROM run WHERE not_before IS NOT NULL AND not_before < {_NEVER}
      AND (({_LIVE} AND {_going("run")}) OR state = 'RequestedDataDeleted')),
-  (SELECT count(*) FROM hook),
+  (SELECT count(*) FROM hook CROSS JOIN run USING (run_id) WHERE run.namespace = :namespace),
   (SELECT count(*) FROM requested_start r WHERE {_going("r")}),
   (SELECT count(*) FROM inbox CROSS JOIN run USING (run_id)
      WHERE inbox.next_at IS NOT NULL AND inbox.state = 'Pending' AND {_LIVE} AND {_going("run")}),
@@ -50,23 +47,8 @@ SELECT count(*) FROM run WHERE finished_at IS NULL AND state = 'Paused' AND paus
 """
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Coming:
-    """How much will be done without anybody's help, other than waits that are meant: timers, callbacks, schedules."""
-
-    retries: int
-    """Live runs that are put off to a certain time, and erasures."""
-    chores: int
-    """Hooks, requested starts, callbacks, ticks, and timeouts that are due, failing or not armed yet."""
-
-    @property
-    def nothing(self) -> bool:
-        """Whether all that is left waits for somebody, or for a time of its own."""
-        return not self.retries and not self.chores
-
-
 class Outlook(Part):
-    """Beyond ``RecordStore``: only the embedded engine, which has one file for all, can answer this cheaply."""
+    """Implements ``ports.outlook.Outlook``."""
 
     async def coming(self, namespace: str) -> Coming:
         """What is not handled yet and not an event either. Suspended workflows are left out."""

@@ -186,11 +186,22 @@ def source_of(
     A file for JSON lines and for topics named in ``files``; a topic of the store has the name that the broker's topic
     has in production.
     """
+    found = file_source(store, namespace=namespace, workflow=workflow, connector=connector, files=files or {})
+    if found is not None:
+        return found
     position = Position(store, namespace=namespace, workflow=workflow, connector=connector.name)
+    return InProcessSource(store, topic=connector.source.topic, position=position)
+
+
+def file_source(
+    store: ConnectorStore, *, namespace: str, workflow: str, connector: Connector, files: Mapping[str, Path]
+) -> MessageSource | None:
+    """The file that a connector reads, whatever the store; None: it reads no file."""
     source = connector.source
-    path = (files or {}).get(source.topic)
+    path = files.get(source.topic)
     if path is None and source.kind is SourceKind.JSON_LINES:
         path = Path(source.topic)
-    if path is not None:
-        return JsonLinesSource(path, topic=source.topic, position=position)
-    return InProcessSource(store, topic=source.topic, position=position)
+    if path is None:
+        return None
+    position = Position(store, namespace=namespace, workflow=workflow, connector=connector.name)
+    return JsonLinesSource(path, topic=source.topic, position=position)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -44,6 +44,8 @@ _SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
     # Tables are empty when the first plans are made; an index must not look dear because of that.
     "random_page_cost": "1.1",
+    # And plans are kept after they have grown: who is looked up by a key must not be looked for in the whole table.
+    "enable_seqscan": "off",
     # Compiling a statement of many parts takes longer than running it.
     "jit": "off",
 }
@@ -71,6 +73,7 @@ class Database:
         self._outside = outside
         self._server_clock = ServerClock()
         self._closed = False
+        self._making: set[asyncio.Future[Any]] = set()
         self.clock: Clock = clock or self._server_clock
         self.outbox = Outbox()
         self.watch = Watch(self._next_transaction)
@@ -148,6 +151,7 @@ class Database:
         """Let go of the connections, after what is under way."""
         self._closed = True
         await self.watch.close()
+        await self._none_being_made()
         try:
             await asyncio.wait_for(self._pool.close(), _CLOSE_SECONDS)
         except (TimeoutError, asyncpg.InterfaceError, OSError):
@@ -158,6 +162,8 @@ class Database:
         self._closed = True
         self._pool.terminate()
         await self.watch.close()
+        await self._none_being_made()
+        self._pool.terminate()
 
     @property
     def closed(self) -> bool:
@@ -168,13 +174,48 @@ class Database:
     async def _connection(self) -> AsyncIterator[PoolConnectionProxy[Any]]:
         if self._closed:
             raise StoreUnavailableError("the store is closed")
-        async with self._pool.acquire() as connection:
-            try:
-                yield connection
-            except asyncpg.InternalClientError:
-                # Nobody must be given this one again.
-                connection.terminate()
-                raise
+        connection = await self._acquired()
+        try:
+            yield connection
+        except asyncpg.InternalClientError:
+            # Nobody must be given this one again.
+            connection.terminate()
+            raise
+        finally:
+            await self._release(connection)
+
+    async def _acquired(self) -> PoolConnectionProxy[Any]:
+        if self._pool.get_idle_size():
+            return await self._pool.acquire()
+        # A connection that is just being made is made to its end: cut off, it would have the driver complain.
+        making = asyncio.ensure_future(self._made())
+        self._making.add(making)
+        making.add_done_callback(self._making.discard)
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(self._give_back)
+            raise
+
+    async def _made(self) -> PoolConnectionProxy[Any]:
+        return await self._pool.acquire()
+
+    async def _release(self, connection: PoolConnectionProxy[Any]) -> None:
+        # One that is lost at this very moment has released itself, which the pool takes for a fault of ours.
+        with suppress(asyncpg.InternalClientError):
+            await self._pool.release(connection)
+
+    async def _none_being_made(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                while self._making:
+                    await asyncio.wait(self._making)
+
+    def _give_back(self, made: asyncio.Future[PoolConnectionProxy[Any]]) -> None:
+        if not made.cancelled() and made.exception() is None:
+            giving = asyncio.ensure_future(self._release(made.result()))
+            self._making.add(giving)
+            giving.add_done_callback(self._making.discard)
 
     async def _next_transaction(self) -> object:
         return (await self.rows(_NEXT_TRANSACTION))[0][0]

@@ -23,7 +23,7 @@ from stepwell.ports.membership import Lost, Member, View, silence
 INTERVAL = 3.0
 DURATION = 9.0
 
-_FIELDS = ("topics", "held", "roles", "in_flight", "seen", "draining")
+_FIELDS = ("topics", "able", "held", "roles", "in_flight", "seen", "moves", "draining")
 _VALUES = ", ".join(f"${n}::jsonb" for n in range(4, 4 + len(_FIELDS)))
 _SET = ", ".join(f"{field} = ${n}::jsonb" for n, field in enumerate(_FIELDS, 4))
 
@@ -123,6 +123,9 @@ class PostgresMembership:
 
     def _turned_out(self, name: str, row: _Worker | None) -> Lost:
         if row is not None and row.incarnation != self._incarnation:
+            reason = Lost.ANOTHERS
+        elif row is None and self._joined != name:
+            # Another one joined under it after this statement's snapshot: that is what stood in the way.
             reason = Lost.ANOTHERS
         else:
             reason = Lost.GONE if row is None else Lost.DECLARED_DEAD

@@ -89,8 +89,9 @@ _ADVANCE_PLAIN = Statement(
     f"""
 WITH asked AS MATERIALIZED (SELECT * FROM {{i}}),
 locked AS (
-    SELECT run.run_id FROM asked i JOIN run ON run.run_id = i.run_id AND {_STANDS}
-    ORDER BY run.run_id FOR NO KEY UPDATE OF run SKIP LOCKED
+    SELECT found.run_id FROM (SELECT * FROM asked ORDER BY run_id COLLATE "C") AS i CROSS JOIN LATERAL (
+        SELECT run.run_id FROM run WHERE run.run_id = i.run_id AND {_STANDS} FOR NO KEY UPDATE SKIP LOCKED
+    ) AS found
 ),
 {_WON} {CLEARED} {HISTORY_AND_EVENTS} {ANSWER}
 """,  # noqa: S608  (no text from outside)

@@ -62,15 +62,23 @@ _KEY = Table(
     },
 )
 
+# Each look-up stands by itself, with LIMIT: of a join the server would make a hash of all runs that there are, if there
+# were few when it planned this.
 _FRONT = Statement(
     """
-SELECT k.outcome, k.run_id, live.run_id IS NOT NULL OR finished.run_id IS NOT NULL, u.run_id, p.run_id
+SELECT k.outcome, k.run_id,
+    (SELECT true FROM run WHERE run.run_id = q.run_id LIMIT 1) IS NOT NULL
+        OR (SELECT true FROM run_finished f WHERE f.run_id = q.run_id LIMIT 1) IS NOT NULL,
+    (
+        SELECT u.run_id FROM run u WHERE u.namespace = q.namespace AND u.workflow = q.workflow
+            AND u.foreign_id = q.foreign_id AND u.finished_at IS NULL LIMIT 1
+    ),
+    p.run_id
 FROM {q}
-LEFT JOIN run live ON live.run_id = q.run_id
-LEFT JOIN run_finished finished ON finished.run_id = q.run_id
-LEFT JOIN trigger_key k ON k.namespace = q.namespace AND k.workflow = q.workflow AND k.key = q.key
-LEFT JOIN run u ON u.namespace = q.namespace AND u.workflow = q.workflow AND u.foreign_id = q.foreign_id
-    AND u.finished_at IS NULL
+LEFT JOIN LATERAL (
+    SELECT y.outcome, y.run_id FROM trigger_key y
+    WHERE y.namespace = q.namespace AND y.workflow = q.workflow AND y.key = q.key LIMIT 1
+) AS k ON true
 LEFT JOIN LATERAL (
     SELECT max(past.run_id) AS run_id FROM (
         SELECT run.run_id FROM run WHERE q.adopts AND run.namespace = q.namespace AND run.workflow = q.workflow

@@ -13,6 +13,7 @@ from stepwell.adapters.postgres.governing import Governing
 from stepwell.adapters.postgres.inbox import Inbox
 from stepwell.adapters.postgres.migrate import check
 from stepwell.adapters.postgres.outgoing import Outgoing
+from stepwell.adapters.postgres.outlook import Outlook
 from stepwell.adapters.postgres.repairs import Repairs
 from stepwell.adapters.postgres.runs import Runs
 from stepwell.adapters.postgres.steering import Steering
@@ -24,9 +25,21 @@ from stepwell.ports.clock import Clock
 
 
 class PostgresStore(
-    Runs, Workflows, Inbox, Chores, DueRows, Ticks, Connectors, Repairs, Outgoing, Steering, Governing, Upkeep
+    Runs,
+    Workflows,
+    Inbox,
+    Chores,
+    DueRows,
+    Ticks,
+    Connectors,
+    Repairs,
+    Outgoing,
+    Steering,
+    Governing,
+    Upkeep,
+    Outlook,
 ):
-    """Implements ``RecordStore``, ``EventOutbox`` and ``SteeringStore``, for the event loop that opened it."""
+    """Implements ``RecordStore``, ``EventOutbox``, ``SteeringStore`` and ``Outlook``, for the loop that opened it."""
 
     @classmethod
     async def open(
@@ -55,9 +68,9 @@ class PostgresStore(
             raise
         return cls(database)
 
-    def stream(self) -> PostgresStream:
-        """The events of this database, from the oldest that nobody finished."""
-        return PostgresStream(self._db, self._writer)
+    def stream(self, namespace: str | None = None) -> PostgresStream:
+        """The events of this database (or of this namespace alone), from the oldest that nobody finished."""
+        return PostgresStream(self._db, self._writer, namespace)
 
     async def close(self) -> None:
         """Store what is queued and let go of the connections. Calling it twice is harmless."""

@@ -21,19 +21,21 @@ _LIMIT = 512
 _GAP_SECONDS = 30.0
 """Longer than any statement of ours may take."""
 
+_MINE = "($3::text IS NULL OR namespace = $3)"
 _NEXT = f"""
 SELECT * FROM (
-    (SELECT id, slot, {EVENT.names} FROM outbox WHERE id > $1 ORDER BY id LIMIT {_LIMIT})
-    UNION ALL SELECT id, slot, {EVENT.names} FROM outbox WHERE id = ANY ($2::bigint[])
+    (SELECT id, slot, {EVENT.names} FROM outbox WHERE id > $1 AND {_MINE} ORDER BY id LIMIT {_LIMIT})
+    UNION ALL SELECT id, slot, {EVENT.names} FROM outbox WHERE id = ANY ($2::bigint[]) AND {_MINE}
 ) AS news ORDER BY id
 """  # noqa: S608  (no text from outside)
 
 
 class PostgresStream:
-    """All events of a database. One per database: what it finished is gone for everybody."""
+    """All events of a database, or of one namespace. One at a time: what it finished is gone for everybody."""
 
-    def __init__(self, database: Database, writer: Writer) -> None:
+    def __init__(self, database: Database, writer: Writer, namespace: str | None = None) -> None:
         self._db = database
+        self._namespace = namespace
         self._writer = writer
         self._cursor = 0
         self._gaps: dict[int, float] = {}
@@ -62,6 +64,10 @@ class PostgresStream:
         """How many events this process stored and has not received; what others stored shows when it is received."""
         return self._db.outbox.unread
 
+    async def caught_up(self) -> bool:
+        """Whether all was received that anybody had stored when this was asked."""
+        return not await self._db.rows(_NEXT, self._cursor, list(self._gaps), self._namespace)
+
     def rewind(self) -> None:
         """Deliver all again that is stored, as after a crash; what was finished and not yet stored is forgotten."""
         self._cursor = 0
@@ -71,7 +77,7 @@ class PostgresStream:
     async def _next(self) -> list[Delivery]:
         while True:
             # Nothing is awaited between the answer and the end of this turn: a cancelled wait loses no event.
-            rows = await self._db.rows(_NEXT, self._cursor, list(self._gaps))
+            rows = await self._db.rows(_NEXT, self._cursor, list(self._gaps), self._namespace)
             fresh = self._db.outbox.received([delivery_of(row) for row in rows])
             self._note([row[0] for row in rows])
             if fresh or len(rows) < _LIMIT:

@@ -13,6 +13,7 @@ from stepwell.errors import StoreError
 
 FIRST_LOOK = 0.02
 LONGEST_LOOK = 1.0
+_CLOSE_SECONDS = 1.0
 
 
 class Watch:
@@ -25,6 +26,7 @@ class Watch:
         self._task: asyncio.Task[None] | None = None
         self._events = 0
         self._closed = False
+        self._asking = False
 
     @property
     def mark(self) -> int:
@@ -53,9 +55,13 @@ class Watch:
         """Wake everybody and look no more."""
         self._closed = True
         self.wake(events=True)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        if self._task is None:
+            return
+        # A question is waited for: to cut off a connection that is just being made has the driver complain about it.
+        if self._asking:
+            await asyncio.wait([self._task], timeout=_CLOSE_SECONDS)
+        self._task.cancel()
+        await asyncio.wait([self._task])
 
     async def _wait(self, seconds: float, *, for_events: bool) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -67,15 +73,18 @@ class Watch:
 
     async def _looking(self) -> None:
         pause = FIRST_LOOK
-        while self._waiters:
+        while self._waiters and not self._closed:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_LOOK)
+            self._asking = True
             try:
                 seen = await self._look()
             except StoreError:
                 # Whoever waits reads again, and meets the error where it can be handled.
                 self.wake(events=True)
                 continue
+            finally:
+                self._asking = False
             if seen != self._seen:
                 self._seen, pause = seen, FIRST_LOOK
                 self.wake(events=False)

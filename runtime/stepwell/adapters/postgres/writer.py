@@ -1,6 +1,8 @@
-"""Decisions of all callers go in groups, one statement at a time: what is asked for meanwhile goes with the next one.
+"""Decisions of all callers go in groups: what is asked for while a statement is under way goes with the next one.
 
-At most one decision per run, 256 rows and 4 MiB in a statement. A decision that did not win is looked at again: a run
+At most one decision per run, 256 rows and 4 MiB in a statement. If enough is waiting, two statements are under way, so
+that the server works on one while this process makes the other; never do they hold decisions of one run, whose events
+are thus handed on in the order of its versions. A decision that did not win is looked at again: a run
 that has moved on is lost; one that has not was locked by somebody, and is tried again for a while. So is everything
 whose statement broke off on the way, because whether it was stored shows in the version.
 """
@@ -26,6 +28,10 @@ from stepwell.ports.stream import Delivery
 
 MAX_ROWS = 256
 MAX_BYTES = 4 * 1024 * 1024
+
+_STATEMENTS = 2
+_ENOUGH = 32
+"""Decisions that are worth a statement beside the one under way: of fewer, each would cost the server more."""
 
 _FLUSH_SECONDS = 1.0
 _FIRST_WAIT = 0.002
@@ -83,7 +89,13 @@ class Writer:
         self._queue: list[_Job] = []
         self._delayed: list[_Job] = []
         self._delay: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._drains = 0
+        """How many of them still look into the queue."""
+        self._sent = 0
+        """How many statements are under way."""
+        self._under_way: set[RunID] = set()
+        """The runs in them."""
         self._timer: asyncio.TimerHandle | None = None
 
     async def advance(self, decisions: Sequence[Decision], keep: Collection[RunID]) -> list[Won | None]:
@@ -108,10 +120,9 @@ class Writer:
 
     async def close(self) -> None:
         """Store what is queued."""
-        while self._delayed or (self._task is not None and not self._task.done()):
+        while self._delayed or self._tasks:
             self._try_again()
-            if self._task is not None:
-                await asyncio.wait([self._task])
+            await asyncio.wait(self._tasks)
         self._cancel_timers()
         with suppress(StoreError):  # they are delivered again, which is harmless
             while self._db.outbox.unsaved:
@@ -121,8 +132,8 @@ class Writer:
         """Store nothing more; whoever waits is told."""
         self._cancel_timers()
         jobs, self._queue, self._delayed = [*self._queue, *self._delayed], [], []
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         _fail(jobs, StoreUnavailableError("the store is closed"))
 
     def _cancel_timers(self) -> None:
@@ -143,29 +154,50 @@ class Writer:
 
     def _put(self, jobs: Sequence[_Job]) -> None:
         self._queue.extend(jobs)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._drain(), name="stepwell-writer")
+        while not self._drains or (self._drains < _STATEMENTS and len(self._queue) >= _ENOUGH):
+            self._drains += 1
+            task = asyncio.create_task(self._drain(), name="stepwell-writer")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _drain(self) -> None:
-        while self._queue:
-            batch = self._take()
+        try:
+            await self._send_all()
+            if self._timer is None and self._db.outbox.unsaved and not self._db.closed:
+                with suppress(StoreError):  # still noted, and deleted with the next write
+                    await self._drop_finished()
+                await self._send_all()
+        finally:
+            # In the same turn in which the queue was found empty: whoever puts something there starts the next one.
+            self._drains -= 1
+
+    async def _send_all(self) -> None:
+        while batch := self._take():
+            runs = {job.run_id for job in batch}
+            self._under_way |= runs
+            self._sent += 1
             try:
                 await self._store(batch)
             except Exception as error:  # noqa: BLE001  (whoever waits is told, and the next group has its chance)
                 _fail(batch, translated(error))
-        if self._timer is None and self._db.outbox.unsaved and not self._db.closed:
-            with suppress(StoreError):  # still noted, and deleted with the next write
-                await self._drop_finished()
+            finally:
+                self._sent -= 1
+                self._under_way -= runs
 
     def _take(self) -> list[_Job]:
-        """The next group, in order; a second decision of one run waits for the one after."""
+        """The next group, in order; a second decision of one run waits for the one after.
+
+        Of all that is asked for at once half is left for the other statement, or the two would never overlap.
+        """
+        waiting = len(self._queue)
+        most = min(MAX_ROWS, waiting if self._sent or waiting < 2 * _ENOUGH else (waiting + 1) // _STATEMENTS)
         batch: list[_Job] = []
         later: list[_Job] = []
-        runs: set[RunID] = set()
+        runs = set(self._under_way)
         size = 0
         for n, job in enumerate(self._queue):
             size += len(job.decision.record.object)
-            if len(batch) == MAX_ROWS or (batch and size > MAX_BYTES):
+            if len(batch) == most or (batch and size > MAX_BYTES):
                 later.extend(self._queue[n:])
                 break
             (later if job.run_id in runs else batch).append(job)

@@ -14,17 +14,7 @@ to open the adapter on data of its own, how to kill it, and how to look at the e
         def backend(self, tmp_path, clock):
             return MyBackend(tmp_path / "data", clock)
 
-====================  ===============================  ==========================================
-Suite                 Port                             Fixture
-====================  ===============================  ==========================================
-``RecordStoreSuite``  ``ports.store.RecordStore``      ``backend``: a ``StoreBackend``
-``EventStreamSuite``  ``ports.stream.EventStream``     ``backend``: a ``StreamBackend``
-``TopicSuite``        ``ports.store.TopicStore``       ``backend``: a ``TopicBackend``
-``SourceSuite``       ``ports.source.MessageSource``   ``backend``: a ``SourceBackend``
-``MembershipSuite``   ``ports.membership.Membership``  ``backend``: a ``MembershipBackend``
-``ClockSuite``        ``ports.clock.Clock``            ``clock``, and ``passes`` if moved by hand
-====================  ===============================  ==========================================
-
+====================  ===============================  ===================================
 Every store is opened with the suite's ``clock``, which stands still until a test moves it: the store's ``now()`` must
 follow it. No test sleeps; what is waited for has a deadline in real time. Records and decisions are made by the
 engine's own rules, so that what is stored is what a worker would store.
@@ -34,7 +24,7 @@ import pytest
 
 for _name in ("base", "builders", "chores", "clocks", "connectors", "inbox", "lists", "races", "runs", "streams"):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
-for _name in ("membership", "repairs", "ticks", "timers"):
+for _name in ("membership", "outlooks", "repairs", "ticks", "timers"):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
 
 from stepwell.testing.conformance.backend import (  # noqa: E402  (asserts are rewritten only in what is imported after)
@@ -50,6 +40,7 @@ from stepwell.testing.conformance.connectors import ConnectorSuite, SourceSuite,
 from stepwell.testing.conformance.inbox import InboxSuite  # noqa: E402  (as above)
 from stepwell.testing.conformance.lists import ReadSuite  # noqa: E402  (as above)
 from stepwell.testing.conformance.membership import MembershipBackend, MembershipSuite  # noqa: E402  (as above)
+from stepwell.testing.conformance.outlooks import OutlookSuite  # noqa: E402  (as above)
 from stepwell.testing.conformance.races import RaceSuite  # noqa: E402  (as above)
 from stepwell.testing.conformance.repairs import RepairSuite  # noqa: E402  (as above)
 from stepwell.testing.conformance.runs import RunSuite  # noqa: E402  (as above)
@@ -63,6 +54,7 @@ __all__ = [
     "ManualClock",
     "MembershipBackend",
     "MembershipSuite",
+    "OutlookSuite",
     "RecordStoreSuite",
     "SourceBackend",
     "SourceSuite",

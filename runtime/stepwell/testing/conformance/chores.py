@@ -87,6 +87,22 @@ class ParkedSuite(StoreSuite):
             assert (due.next_at is not None and due.next_at <= desk.now) is (sum(counts) < 10)
         assert counts == [4, 4, 2, 0]
 
+    async def test_retries_are_released_by_their_workflows_budget_the_longest_waiting_first(self, desk: Desk) -> None:
+        records = []
+        for _ in range(5):
+            records.append(await desk.fail(await desk.start(), delay=MINUTE))
+            desk.clock.advance(TICK)
+        waiting = await desk.start("Later")
+        desk.clock.advance(HOUR)
+        await desk.new_events()
+        due = await desk.store.release_due(NAMESPACE, 100, retries={"orders": 2})
+        assert (due.emitted, dict(due.retried)) == (3, {"orders": 2}), "whoever never failed is not held up"
+        events = await desk.new_events()
+        assert {event.run_id for event in events} == {waiting.run_id, *(record.run_id for record in records[:2])}
+        assert (await desk.store.release_due(NAMESPACE, 100, retries={"orders": 0, "others": 9})).emitted == 0
+        due = await desk.store.release_due(NAMESPACE, 100)
+        assert (due.emitted, dict(due.retried)) == (3, {"orders": 3}), "no budget, no bound"
+
     async def test_only_one_namespace_is_looked_at(self, desk: Desk) -> None:
         request = desk.request(start="Later", namespace="other")
         await desk.ask(request)

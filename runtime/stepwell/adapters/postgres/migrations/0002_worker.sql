@@ -14,8 +14,9 @@ CREATE TABLE worker (
     joined_at   timestamptz NOT NULL,
     renewed_at  timestamptz NOT NULL,
     dead_at     timestamptz,
-    -- Lists of texts; held: partitions by topic; in_flight, seen: a number for each workflow.
+    -- Lists of texts (able: the roles that it can play); held: partitions by topic; in_flight, seen: a number by workflow.
     topics      jsonb NOT NULL,
+    able        jsonb NOT NULL,
     held        jsonb NOT NULL,
     roles       jsonb NOT NULL,
     in_flight   jsonb NOT NULL,
