@@ -79,6 +79,8 @@ class Call:
     """The idempotency key that the handler was given; empty where there is none."""
     pid: int
     began: float
+    wall: float = 0.0
+    """The time of day as the process had it then (Unix seconds): it may be wrong."""
     name: str = ""
     ended: float | None = None
     """None: the handler never came to its end."""

@@ -20,7 +20,7 @@ from typing import Any
 import asyncpg
 from tests.chaos.checker import Counts, check, count
 from tests.chaos.effects import read_calls
-from tests.chaos.evidence import Evidence, Span, Violation
+from tests.chaos.evidence import Answer, Evidence, Span, Violation
 from tests.chaos.fleet import Fleet, Zygote
 from tests.chaos.flow import NAME, S, wf
 from tests.chaos.graph import graph_of
@@ -291,6 +291,9 @@ async def _evidence(round_: Round, callers: Callers, since: datetime, settled: f
     places = dict(stored.places)
     heard, topics = await read_topics(round_.servers.kafka.bootstrap, f"stepwell.{round_.namespace}.")
     places |= topics
+    if not any(places.values()):
+        round_.faults.append("no payload was found anywhere, erased or not: the search shows nothing")
+    round_.measured["unknown"] = float(sum(note.answer is Answer.UNKNOWN for note in callers.notes))
     logs = read_logs([worker.log for worker in round_.fleet.workers])
     return Evidence(
         graph=graph_of(wf.build(), starts=frozenset({S.SENT})),

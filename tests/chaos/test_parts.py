@@ -204,7 +204,21 @@ def test_a_flapping_member_is_found() -> None:
     played = Played("F8")
     played.measured = {"members": 3.0}
 
-    assert judged(ClockJumps().judge(played, good().evidence())) == ["3 members are on record, not 2: somebody flapped"]
+    story = good()
+    hour_ahead = replace(story.calls[0], wall=story.calls[0].began + 3600)
+    story.calls[1:] = [replace(call, wall=call.began) for call in story.calls[1:]]
+
+    found = judged(ClockJumps().judge(played, story.evidence(calls=[hour_ahead, *story.calls[1:]])))
+    assert found == ["3 members are on record, not 2: somebody flapped"]
+
+
+def test_a_clock_that_never_jumped_is_told() -> None:
+    played = Played("F8")
+    played.measured = {"members": 2.0}
+    calls = [replace(call, wall=call.began) for call in good().calls]
+
+    found = judged(ClockJumps().judge(played, good().evidence(calls=calls)))
+    assert found == ["no handler ever saw a clock that jumped: the round shows nothing"]
 
 
 def test_a_neighbour_of_a_locked_row_that_waits_is_found() -> None:
