@@ -214,7 +214,7 @@ async def test_a_drained_process_leaves_nothing_behind(crew: Crew, kafka: Broker
 
 
 async def test_a_frozen_process_is_replaced_and_comes_back_as_somebody_new(crew: Crew) -> None:
-    crew.job = replace(crew.job, interval=0.5, duration=2.0)
+    crew.job = replace(crew.job, interval=1.0, duration=4.0)
     everybody = await crew.start("one", "two", "three")
     await crew.settled(everybody)
     [frozen] = [process for process in everybody if process.state["keeps"]]

@@ -16,6 +16,9 @@ from stepwell.ports.membership import Membership
 from stepwell.testing.conformance import ManualClock, MembershipBackend, MembershipSuite
 from stepwell.testing.membership import Neighbourhood
 
+# The suite's clock stands still, so a machine that is slow has time to answer: what is waited for grows with these.
+INTERVAL, DURATION = 30.0, 90.0
+
 
 class NeighbourhoodBackend(MembershipBackend):
     def __init__(self, clock: ManualClock) -> None:
@@ -45,7 +48,9 @@ class PostgresBackend(MembershipBackend):
         self._clock = clock
 
     def member(self) -> Membership:
-        return PostgresMembership(self._dsn, "default", monotonic=self._clock.monotonic)
+        return PostgresMembership(
+            self._dsn, "default", interval=INTERVAL, duration=DURATION, monotonic=self._clock.monotonic
+        )
 
     async def cut(self) -> None:
         self._door.close()
@@ -74,7 +79,14 @@ class LeaseBackend(MembershipBackend):
         # Or it would go back to the kubeconfig's host with each request.
         configuration.refresh_api_key_hook = None
         configuration.host = f"https://127.0.0.1:{self._door.port}"
-        return LeaseMembership(configuration, self._namespace, "tests", monotonic=self._clock.monotonic)
+        return LeaseMembership(
+            configuration,
+            self._namespace,
+            "tests",
+            interval=INTERVAL,
+            duration=DURATION,
+            monotonic=self._clock.monotonic,
+        )
 
     async def cut(self) -> None:
         self._door.close()

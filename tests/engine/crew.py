@@ -22,7 +22,7 @@ from stepwell.ports.membership import Lost, Member, Membership, Shard, View
 from stepwell.ports.stream import Delivery, Reach
 from stepwell.testing.membership import Neighbourhood
 
-INTERVAL, DURATION = 0.1, 1.0
+INTERVAL, DURATION = 0.1, 2.0
 DEADLINE = 20.0
 TOPIC = "stepwell.default.orders"
 SETTINGS = MemberSettings(hurried=0.05, spacing=0.01, patience=timedelta(seconds=DEADLINE), growth_interval=0.05)

@@ -100,7 +100,7 @@ async def test_an_outage_changes_nothing_and_nothing_new_is_taken_in_it(crew: Cr
     crew.neighbourhood.cut = True
     await until(lambda: not one.members.is_renewing and not two.members.is_renewing)
     crew.partitions[TOPIC] = 24
-    await passes(2 * DURATION)
+    await passes(1.5 * DURATION)
     assert [one.held, two.held] == held
     assert holders("keeper", one, two) == [keeper]
     assert all(worker.members.is_well for worker in (one, two))
@@ -172,7 +172,7 @@ async def test_the_heart_beats_on_while_the_event_loop_is_busy() -> None:
         await until(lambda: members.holds("keeper"))
         other.start()
         await until(lambda: members.name in (seen[-1].live if seen else {}))
-        threading.Event().wait(2.5 * DURATION)  # as a handler that blocks
+        threading.Event().wait(1.5 * DURATION)  # as a handler that blocks
         assert members.holds("keeper")
         over.set()
         other.join()

@@ -25,6 +25,7 @@ def test_silent_for_the_duration_and_not_before() -> None:
         assert not silence.listen(now, {"a": Sign(1)})
     assert round(silence.next_end(108.9), 3) == 0.1
     assert silence.listen(109, {"a": Sign(1)}) == {"a"}
+    assert silence.next_end(109) == float("inf")
 
 
 def test_a_new_sign_begins_anew_whatever_it_is() -> None:

@@ -47,5 +47,6 @@ class Silence:
         return frozenset(name for name, (_, since) in heard.items() if now - since >= self._duration)
 
     def next_end(self, now: float) -> float:
-        """Seconds until the next one would have been silent for the whole duration; infinite: there is nobody."""
-        return min((since + self._duration - now for _, since in self._heard.values()), default=float("inf"))
+        """Seconds until the next one will have been silent for the whole duration; infinite: there is nobody left."""
+        ends = (since + self._duration - now for _, since in self._heard.values())
+        return min((end for end in ends if end > 0), default=float("inf"))

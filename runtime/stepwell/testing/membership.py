@@ -105,7 +105,7 @@ class InProcessMembership:
         return View(
             live={name: record.member for name, record in records.items() if not record.is_dead},
             dead={name: record.member for name, record in records.items() if record.is_dead},
-            look_within=max(0.0, self._silence.next_end(now)),
+            look_within=self._silence.next_end(now),
         )
 
 

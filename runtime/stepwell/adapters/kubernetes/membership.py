@@ -132,7 +132,7 @@ class LeaseMembership:
         return View(
             live={own.name: own, **{name: found.member for name, found in others.items() if name not in dead}},
             dead={name: others[name].member for name in dead},
-            look_within=max(0.0, self._silence.next_end(now)),
+            look_within=self._silence.next_end(now),
         )
 
     def _declares(self, found: Found, by: str) -> bool:

@@ -143,7 +143,7 @@ class PostgresMembership:
         return View(
             live={own.name: own, **{row.name: row.member for row in rows.values() if row.name not in dead}},
             dead={name: rows[name].member for name in dead},
-            look_within=max(0.0, self._silence.next_end(now)),
+            look_within=self._silence.next_end(now),
         )
 
     async def _ask(self, sql: str, *arguments: Any) -> Sequence[Row]:
