@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import asyncpg
 
@@ -63,8 +64,9 @@ class _Connection(asyncpg.Connection):
 class Connections:
     """One pool, for one event loop. ``pooled``: a pooler gives us a connection of its own for each transaction."""
 
-    def __init__(self, pool: asyncpg.Pool[Any], *, pooled: bool) -> None:
+    def __init__(self, pool: asyncpg.Pool[Any], made: WeakSet[asyncpg.Connection[Any]], *, pooled: bool) -> None:
         self._pool = pool
+        self._made = made
         self._pooled = pooled
         self._closed = False
         self._making: set[asyncio.Future[Any]] = set()
@@ -75,12 +77,20 @@ class Connections:
         """Make the first connection. Raises ``StoreUnavailableError`` or ``StoreRefusedError`` with what to do."""
         check_files(dsn)
         settings = {} if pooled else _SETTINGS
+        made: WeakSet[asyncpg.Connection[Any]] = WeakSet()
+
+        async def connect(*given: Any, **named: Any) -> asyncpg.Connection[Any]:
+            connection: asyncpg.Connection[Any] = await asyncpg.connect(*given, **named)
+            made.add(connection)
+            return connection
+
         try:
             pool = await asyncpg.create_pool(
                 **arguments(dsn, name=name, settings=settings, pooled=pooled),
                 # None is kept open for its own sake: whoever needs one is told when there is none.
                 min_size=0,
                 max_size=most,
+                connect=connect,
                 connection_class=_Connection,
                 command_timeout=_COMMAND_SECONDS,
             )
@@ -88,7 +98,7 @@ class Connections:
                 pass
         except (*DRIVER_ERRORS, ValueError) as error:
             raise why_not(error) from (None if isinstance(error, ValueError) else error)
-        return cls(pool, pooled=pooled)
+        return cls(pool, made, pooled=pooled)
 
     @property
     def closed(self) -> bool:
@@ -152,20 +162,22 @@ class Connections:
         # Whoever was given one of the new connections may renew again, others only tell what is known.
         if (state == _READ_ONLY or isinstance(error, TimeoutError)) and taken_at > self._renewed_at:
             self._renewed_at = time.monotonic()
-            self._keep(asyncio.ensure_future(self._pool.expire_connections()))
+            for other in list(self._made):
+                # Not closed: that would wait for a server which may say nothing ever again.
+                other.terminate()
 
     async def _acquired(self) -> PoolConnectionProxy[Any]:
         if self._pool.get_idle_size():
-            return await self._made()
+            return await self._taken()
         # A connection that is just being made is made to its end: cut off, it would have the driver complain.
-        making = self._keep(asyncio.ensure_future(self._made()))
+        making = self._keep(asyncio.ensure_future(self._taken()))
         try:
             return await asyncio.shield(making)
         except asyncio.CancelledError:
             making.add_done_callback(self._give_back)
             raise
 
-    async def _made(self) -> PoolConnectionProxy[Any]:
+    async def _taken(self) -> PoolConnectionProxy[Any]:
         try:
             return await self._pool.acquire()
         except (*DRIVER_ERRORS, ValueError) as error:
