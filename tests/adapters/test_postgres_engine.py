@@ -28,6 +28,7 @@ from stepwell.testing import FakeHttp
 DEADLINE = 30.0
 RUNS = 60
 CUTS = 6
+VERSIONS = "SELECT count(*) FROM stepwell.history"
 
 
 class Order(BaseModel):
@@ -81,8 +82,8 @@ def no_source(_: str, connector: Connector) -> Never:
 
 
 @asynccontextmanager
-async def running(dsn: str) -> AsyncIterator[PostgresStore]:
-    store = await PostgresStore.open(dsn)
+async def running(dsn: str, *, pgbouncer: bool = False) -> AsyncIterator[PostgresStore]:
+    store = await PostgresStore.open(dsn, pgbouncer=pgbouncer)
     ports = Ports(
         store=store,
         stream=store.stream(),
@@ -117,6 +118,10 @@ async def test_runs_go_all_their_way(postgres: Server) -> None:
         assert {attempts[record.id] for record in ended[::10]} == {2}
 
 
+async def completed(client: Client) -> int:
+    return sum(count.runs for count in await client.counts() if count.state is RunState.COMPLETED)
+
+
 CUT = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE datname = current_database() AND application_name LIKE 'stepwell%'
@@ -139,12 +144,11 @@ async def test_connections_that_are_cut_again_and_again_cost_no_run(postgres: Se
                     continue
                 return run.id
 
-        async def moved_on(versions: int) -> int:
-            """How many versions there are, once there are so many more."""
-            wanted = await admin.fetchval("SELECT count(*) FROM stepwell.history") + versions
-            while (now := await admin.fetchval("SELECT count(*) FROM stepwell.history")) < wanted:  # noqa: ASYNC110  (the server tells nobody)
+        async def moved_on(versions: int) -> None:
+            """Return when so many more versions are stored."""
+            wanted = await admin.fetchval(VERSIONS) + versions
+            while await admin.fetchval(VERSIONS) < wanted:  # noqa: ASYNC110  (the server tells nobody)
                 await asyncio.sleep(0.005)
-            return int(now)
 
         async with asyncio.timeout(DEADLINE):
             ordering = asyncio.gather(*map(order, range(5 * RUNS)))
@@ -153,7 +157,7 @@ async def test_connections_that_are_cut_again_and_again_cost_no_run(postgres: Se
                 await moved_on(RUNS)
                 cut += await admin.fetchval(CUT)
             ids = await ordering
-            while sum(c.runs for c in await client.counts() if c.state is RunState.COMPLETED) < len(ids):  # noqa: ASYNC110
+            while await completed(client) < len(ids):  # noqa: ASYNC110  (many parties decide)
                 await asyncio.sleep(0.05)
         assert cut > 2 * CUTS
         for run_id in ids:

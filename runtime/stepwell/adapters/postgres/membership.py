@@ -15,7 +15,7 @@ from typing import Any, cast
 import asyncpg
 
 from stepwell._domain.silence import Sign
-from stepwell.adapters.postgres.database import SCHEMA
+from stepwell.adapters.postgres.connections import SCHEMA
 from stepwell.adapters.postgres.errors import DRIVER_ERRORS, translated
 from stepwell.adapters.postgres.tables import Row
 from stepwell.ports.membership import Lost, Member, View, silence
