@@ -18,6 +18,7 @@ from stepwell_operator.cluster.api import Api, ApiError
 from stepwell_operator.cluster.audit import audit, fill
 from stepwell_operator.cluster.bucket import Bucket
 from stepwell_operator.cluster.cache import Cache, Key, Of
+from stepwell_operator.cluster.members import Members
 from stepwell_operator.cluster.writer import Writer
 from stepwell_operator.controllers.desk import Desk
 from stepwell_operator.controllers.facts import Facts
@@ -110,6 +111,7 @@ class Term:
             plane=plane,
             cache=Cache(),
             writer=writer,
+            members=Members(self._api, plane.installation, monotonic=time.monotonic),
             queue=Queue(),
             metrics=self._metrics,
         )

@@ -82,11 +82,13 @@ class Drain:
     behind: int = 0
     """Workers that have not seen the suspension yet."""
     unsent: bool = False
+    settling: bool = False
+    """It was seen at rest for the first time, and is looked at once more."""
 
     @property
     def over(self) -> bool:
         """Whether nothing is under way."""
-        return not (self.in_flight or self.behind or self.unsent)
+        return not (self.in_flight or self.behind or self.unsent or self.settling)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +205,9 @@ def _drained(state: State) -> Condition:
     if drain.behind:
         message = f"{drain.behind} workers have not seen the suspension yet"
         return Condition(type="Drained", status=False, reason="NotSeen", message=message)
-    return Condition(type="Drained", status=False, reason="EventsUnsent", message="events are still to be sent")
+    if drain.unsent:
+        return Condition(type="Drained", status=False, reason="EventsUnsent", message="events are still to be sent")
+    return Condition(type="Drained", status=False, reason="Settling", message="it is looked at once more")
 
 
 _COUNTED = {RunState.INITIATED: "initiated", RunState.RUNNING: "running", RunState.PAUSED: "paused"}
