@@ -15,13 +15,14 @@ VENV ?= .venv
 # Handed to pytest by `make test`, such as PYTEST_ARGS='-k world -x'.
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+CHAOS_ARGS ?=
 LOG ?=
 STORE ?=
 
 RUN := $(VENV)/bin/python
 export VENV PYTHON PYTEST_ARGS
 
-.PHONY: help demo test lint types bench bench-long bench-embedded helpdesk format build clean venv log-is-named
+.PHONY: help demo test lint types chaos bench bench-long bench-embedded helpdesk format build clean venv log-is-named kind-up kind-down
 
 help:  ## Print this list.
 	@echo "usage: make TARGET"
@@ -39,6 +40,9 @@ lint: $(VENV)/.ready-test  ## Only ruff and the directions of imports.
 types: $(VENV)/.ready-test  ## Only mypy --strict.
 	@.ci/check types
 
+chaos: $(VENV)/.ready-test  ## Break everything that can break, 30 seeds each. CHAOS_ARGS='--fault F1 --seed 1003' for one round.
+	@$(RUN) -m tests.chaos.campaign $(CHAOS_ARGS)
+
 bench: $(VENV)/.ready-bench  ## Measure workers over Postgres and Kafka beside others, 20 minutes. BENCH_ARGS=--quick for a try.
 	@$(RUN) -m tests.bench.durable.run $(BENCH_ARGS)
 
@@ -50,6 +54,12 @@ bench-embedded: $(VENV)/.ready-bench  ## Measure the embedded engine beside DBOS
 
 helpdesk: log-is-named $(VENV)/.ready-$(if $(filter postgres,$(STORE)),test,base)  ## Replay a real event log: LOG=tickets.csv.gz [STORE=file.db | STORE=postgres].
 	@$(RUN) -m $(if $(filter postgres,$(STORE)),tests.worker.helpdesk "$(LOG)",examples.helpdesk.replay "$(LOG)" $(if $(STORE),--store "$(STORE)")) --json
+
+kind-up: $(VENV)/.ready-test  ## Bring up a cluster with PostgreSQL, Kafka and Stepwell in it, to the first run. As root.
+	@tests/cluster/kind/up
+
+kind-down:  ## Remove that cluster with all that is in it.
+	@tests/cluster/kind/down
 
 format: $(VENV)/.ready-test  ## Let ruff format and mend what it can.
 	@$(VENV)/bin/ruff check --fix-only --quiet . && $(VENV)/bin/ruff format .

@@ -26,6 +26,12 @@ class Ask(StrEnum):
     RESUME = "resume"
     CANCEL = "cancel"
     ERASE = "erase"
+    SUSPEND = "suspend"
+    """The whole workflow."""
+    CONTINUE = "continue"
+    """End the suspension."""
+    FEED = "feed"
+    """A message in the topic that a connector reads: the broker has it."""
 
 
 class Answer(StrEnum):
@@ -73,6 +79,8 @@ class Call:
     """The idempotency key that the handler was given; empty where there is none."""
     pid: int
     began: float
+    wall: float = 0.0
+    """The time of day as the process had it then (Unix seconds): it may be wrong."""
     name: str = ""
     ended: float | None = None
     """None: the handler never came to its end."""
@@ -224,6 +232,16 @@ class Evidence:
         ordered = sorted(self.calls, key=lambda call: (call.run_id, call.began))
         return {run_id: list(calls) for run_id, calls in groupby(ordered, key=lambda call: call.run_id)}
 
+    @cached_property
+    def suspended(self) -> Sequence[Span]:
+        """From when until when the workflow was, or may have been, suspended."""
+        spans: list[Span] = []
+        for note in self.notes:
+            if note.ask is Ask.SUSPEND:
+                later = (n.answered for n in self.notes if n.ask is Ask.CONTINUE and n.asked > note.answered)
+                spans.append(Span(began=note.asked, ended=min(later, default=self.closed)))
+        return spans
+
     def unsettled(self, run_id: str) -> bool:
         """Whether a run began too late to be held to its end."""
         lines = self.history.get(run_id, ())
@@ -231,7 +249,8 @@ class Evidence:
 
     def calm(self, began: float, ended: float) -> bool:
         """Whether nothing was out of order at any time between, and the machine could bear its load."""
-        unrest = any(span.began <= ended and began <= span.ended for span in self.unrest)
+        spans = (*self.unrest, *self.suspended)
+        unrest = any(span.began <= ended and began <= span.ended for span in spans)
         return not unrest and not self.strained(began, ended)
 
     def strained(self, began: float, ended: float) -> bool:

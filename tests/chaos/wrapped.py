@@ -5,6 +5,7 @@ Each is asked for by a variable of the environment (``Inject``); without any, th
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import resource
@@ -21,6 +22,7 @@ from typing import Any
 import time_machine
 
 import stepwell._worker.worker
+import stepwell.adapters.kafka.consumer
 import stepwell.cli.main
 import stepwell.cli.worker
 from stepwell._engine.settings import EngineSettings
@@ -39,6 +41,8 @@ class Inject(StrEnum):
     """Play every single role, whoever else does."""
     RECONCILE = "CHAOS_RECONCILE"
     """Seconds between two passes of the reconciler, in place of a minute."""
+    STUCK = "CHAOS_STUCK"
+    """A file: once it is there, the consumer that there is by then is given no record any more."""
     MEMORY = "CHAOS_MEMORY"
     """MiB of address space that the process may have."""
     CLOCK = "CHAOS_CLOCK"
@@ -73,6 +77,25 @@ def _reconcile(seconds: str) -> None:
     _replace(stepwell._worker.worker, "EngineSettings", quick)
 
 
+def _stuck(path: str) -> None:
+    opened, asked_for = stepwell.adapters.kafka.consumer.open_consumer, Path(path).exists
+
+    async def open_one(*given: Any) -> Any:
+        consumer, born_later = await opened(*given), asked_for()
+        getmany = consumer.getmany
+
+        async def poll(*shards: Any, timeout_ms: int = 0, **named: Any) -> Any:
+            if not born_later and asked_for():
+                await asyncio.sleep(timeout_ms / 1000)
+                return {}
+            return await getmany(*shards, timeout_ms=timeout_ms, **named)
+
+        consumer.getmany = poll
+        return consumer
+
+    _replace(stepwell.adapters.kafka.consumer, "open_consumer", open_one)
+
+
 def _memory(mebibytes: str) -> None:
     most = int(mebibytes) * _MEBI
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -103,6 +126,7 @@ _INJECTIONS: dict[Inject, Callable[[str], None]] = {
     Inject.DIE_BETWEEN: _die_between,
     Inject.EVERY_ROLE: _every_role,
     Inject.RECONCILE: _reconcile,
+    Inject.STUCK: _stuck,
     Inject.MEMORY: _memory,
     Inject.CLOCK: _clock,
 }

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import count, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Never
 from zoneinfo import ZoneInfo
@@ -53,7 +53,6 @@ class Place:
 
     open: Callable[[], Awaitable[Any]]
     clock: VirtualClock = field(default_factory=lambda: VirtualClock(BEGIN))
-    _ids: Any = field(default_factory=count)
 
     @asynccontextmanager
     async def engine(self, wf: Workflow[Any, Any, Any]) -> AsyncIterator[Engine]:
@@ -109,11 +108,11 @@ async def place(server: Server | None, tmp_path: Path) -> AsyncIterator[Place]:
 
         async def opened() -> EmbeddedStore | PostgresStore:
             if server is None:
-                return EmbeddedStore.open(tmp_path / "runs.db", clock=place.clock)
-            return await PostgresStore.open(dsn, clock=place.clock, connections=4)
+                return EmbeddedStore.open(tmp_path / "runs.db", clock=here.clock)
+            return await PostgresStore.open(dsn, clock=here.clock, connections=4)
 
-        place = Place(open=opened)
-        yield place
+        here = Place(open=opened)
+        yield here
 
 
 def planned(cron: str, after: datetime, until: datetime) -> list[datetime]:
@@ -219,9 +218,9 @@ class Cluster:
 @pytest_asyncio.fixture
 async def cluster(postgres: Server) -> AsyncIterator[Cluster]:
     async with postgres.database() as dsn:
-        place = Place(open=lambda: PostgresStore.open(dsn, clock=place.clock, connections=4))
-        store = await place.open()
-        yield Cluster(place=place, workflows=Workflows(store))
+        here = Place(open=lambda: PostgresStore.open(dsn, clock=here.clock, connections=4))
+        store = await here.open()
+        yield Cluster(place=here, workflows=Workflows(store))
         await store.close()
 
 

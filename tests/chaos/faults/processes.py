@@ -15,6 +15,10 @@ from tests.chaos.load import Load
 from tests.chaos.round import Fault, Round
 from tests.chaos.wrapped import Inject
 
+_HOUR = 3600.0
+_SWEPT = '"action": "outbox_swept"'
+"""What a worker logs that plays the role of the keeper, when callers trigger runs."""
+
 TAKE_OVER_SECONDS = 15.0
 """From a worker's death until its shards are read by others (a silent member is declared dead after 10 s)."""
 
@@ -25,6 +29,7 @@ class NothingBroken(Fault):
     name = "F0"
     title = "nothing is broken"
     strikes = False
+    load = Load(suspends=True)
 
 
 class Killed(Fault):
@@ -78,7 +83,7 @@ class ClockJumps(Fault):
 
     name = "F8"
     title = "clocks jump by an hour either way"
-    load = Load(seconds=12.0, rate=5.0)
+    load = Load(seconds=12.0, suspends=True)
     hours = (3600, -3600, 0, -3600, 3600, 0)
 
     def environment(self, round_: Round) -> dict[str, str]:
@@ -100,6 +105,9 @@ class ClockJumps(Fault):
         members = round_.measured.pop("members")
         if members != self.workers:
             yield Violation(self.name, "", f"{members:.0f} members are on record, not {self.workers}: somebody flapped")
+        wrong = [call.wall - call.began for call in evidence.calls]
+        if max(wrong) - min(wrong) < _HOUR:
+            yield Violation(self.name, "", "no handler ever saw a clock that jumped: the round shows nothing")
 
 
 class DiesBetween(Fault):
@@ -107,7 +115,7 @@ class DiesBetween(Fault):
 
     name = "F3"
     title = "kill -9 between publishing and deleting"
-    load = Load(seconds=12.0, rate=5.0)
+    load = Load(seconds=12.0, suspends=True)
     recovery = TAKE_OVER_SECONDS
 
     def environment(self, round_: Round) -> dict[str, str]:
@@ -133,10 +141,15 @@ class EveryRole(Fault):
     title = "every single role held by all at once"
     strikes = False
     workers = 3
-    load = Load(seconds=12.0, rate=5.0)
+    load = Load(seconds=12.0, suspends=True)
 
     def environment(self, round_: Round) -> dict[str, str]:
         return {Inject.EVERY_ROLE: "1"}
+
+    def judge(self, round_: Round, evidence: Evidence) -> Iterator[Violation]:
+        keepers = sum(_SWEPT in worker.log.read_text("utf-8") for worker in round_.fleet.workers)
+        if keepers < self.workers:
+            yield Violation(self.name, "", f"{keepers} of {self.workers} workers played the keeper: it shows nothing")
 
 
 async def keep_going(round_: Round, fault: Fault, until: float) -> int:

@@ -15,6 +15,12 @@ OVERDUE_ROWS = "outbox WHERE outbox.namespace = $1 AND outbox.created_at < $2::t
 ``-infinity`` is what processes without a broker write: theirs are overdue from the beginning.
 """
 
+OLDEST = (
+    "SELECT outbox.created_at FROM outbox WHERE outbox.namespace = $1 AND outbox.created_at > '-infinity'"
+    " ORDER BY outbox.id LIMIT 1"
+)
+"""When the oldest event was stored that is still there."""
+
 _OVERDUE = f"SELECT id, slot, {EVENT.names} FROM {OVERDUE_ROWS} ORDER BY id LIMIT $3"  # noqa: S608  (no text from outside)
 
 _OUTGOING = "SELECT EXISTS (SELECT FROM outbox WHERE namespace = $1)"
