@@ -65,7 +65,7 @@ class Campaign:
 
     def run(self) -> Sequence[Result]:
         """Play everything."""
-        for noisy in ("aiokafka", "kafka", "stepwell"):
+        for noisy in ("aiokafka", "asyncpg", "kafka", "stepwell"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
         with self._servers() as servers:
             asyncio.run(self._play(servers))
