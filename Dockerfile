@@ -52,7 +52,9 @@ ENV PATH=/opt/stepwell/bin:$PATH \
     PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    HOME=/tmp
+    HOME=/tmp \
+    # Nobody has this number in /etc/passwd, nor the ones that some platforms choose, and libraries ask who they are.
+    USER=stepwell
 WORKDIR /app
 USER 65532:65532
 ENTRYPOINT ["stepwell"]

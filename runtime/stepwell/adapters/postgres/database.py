@@ -182,7 +182,7 @@ class Database:
             connection.terminate()
             raise
         finally:
-            await self._pool.release(connection)
+            await self._release(connection)
 
     async def _acquired(self) -> PoolConnectionProxy[Any]:
         if self._pool.get_idle_size():
@@ -200,6 +200,11 @@ class Database:
     async def _made(self) -> PoolConnectionProxy[Any]:
         return await self._pool.acquire()
 
+    async def _release(self, connection: PoolConnectionProxy[Any]) -> None:
+        # One that is lost at this very moment has released itself, which the pool takes for a fault of ours.
+        with suppress(asyncpg.InternalClientError):
+            await self._pool.release(connection)
+
     async def _none_being_made(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
@@ -208,7 +213,7 @@ class Database:
 
     def _give_back(self, made: asyncio.Future[PoolConnectionProxy[Any]]) -> None:
         if not made.cancelled() and made.exception() is None:
-            giving = asyncio.ensure_future(self._pool.release(made.result()))
+            giving = asyncio.ensure_future(self._release(made.result()))
             self._making.add(giving)
             giving.add_done_callback(self._making.discard)
 
