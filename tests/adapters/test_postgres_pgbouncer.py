@@ -11,9 +11,10 @@ from tests.cli.support import call
 from tests.cluster.pgbouncer import pooled
 from tests.cluster.postgres import Server
 
-from stepwell.adapters.postgres import CODE, EngineLock, PostgresStore, migrate
+from stepwell.adapters.postgres import CODE, EngineLock, PostgresMembership, PostgresStore, migrate
 from stepwell.client import Client
 from stepwell.errors import CallbackRefusedError, StoreRefusedError
+from stepwell.ports.membership import Member, View
 
 DEADLINE = 60.0
 RUNS = 40
@@ -76,6 +77,18 @@ async def test_migrations_and_locks_pass_through(postgres: Server) -> None:
         await again.release()
 
 
+async def test_workers_find_each_other(postgres: Server) -> None:
+    async with postgres.database() as dsn, pooled(postgres, dsn, most=1) as through:
+        workers = [PostgresMembership(through, "default", pgbouncer=True) for _ in range(2)]
+        names = ("one", "two")
+        for _ in range(3):
+            views = [await worker.beat(Member(name=name)) for worker, name in zip(workers, names, strict=True)]
+        assert [sorted(view.live) for view in views if isinstance(view, View)] == [["one", "two"]] * 2
+        for worker in workers:
+            await worker.leave()
+            await worker.close()
+
+
 async def test_who_does_not_say_that_there_is_one_is_told_to(postgres: Server) -> None:
     async with postgres.database() as dsn, pooled(postgres, dsn) as through:
         with pytest.raises(StoreRefusedError, match=r"pooler.*STEPWELL_PGBOUNCER=true"):
@@ -83,6 +96,8 @@ async def test_who_does_not_say_that_there_is_one_is_told_to(postgres: Server) -
         told = await asyncio.to_thread(call, "runs", "list", "--dsn", through)
         assert told.exit_code == 3
         assert "STEPWELL_PGBOUNCER=true" in told.stderr
+        async with Client.connect(through, pgbouncer=True) as client:
+            assert await client.counts() == []
         heeded = await asyncio.to_thread(call, "runs", "list", "--dsn", through, env={"STEPWELL_PGBOUNCER": "true"})
         assert (heeded.exit_code, heeded.stderr) == (0, "no runs found\n")
 

@@ -100,7 +100,7 @@ async def test_a_primary_that_takes_no_more_writes_is_left(own: Server) -> None:
         assert len(before) > 1
         await reconfigured(admin, READ_ONLY)
         try:
-            with pytest.raises(StoreUnavailableError, match="it takes no writes: it is a standby, or"):
+            with pytest.raises(StoreUnavailableError, match="takes no writes: it is a standby, or"):
                 await client.runs(wf).trigger("refused", Order())
             with pytest.raises(StoreUnavailableError, match="it takes no writes: it is a standby, or"):
                 await store.workflows("default")

@@ -245,7 +245,8 @@ async def _partitions(connected: Connected, plan: WorkerPlan, own: frozenset[str
 def _membership(settings: WorkerSettings, installation: str) -> Membership:
     match settings.membership:
         case MembershipKind.POSTGRES:
-            return PostgresMembership(settings.dsn.get_secret_value(), settings.namespace)
+            dsn = settings.dsn.get_secret_value()
+            return PostgresMembership(dsn, settings.namespace, pgbouncer=settings.pgbouncer)
         case MembershipKind.KUBERNETES:
             from stepwell.adapters.kubernetes import LeaseMembership, in_cluster  # noqa: PLC0415  (an extra)
 
