@@ -72,41 +72,35 @@ def test_runs_are_paused_resumed_cancelled_and_erased_by_patches(shop: Shop, wor
     shop.wait_runs(held, state="Paused", currentStatus="Created")
     shop.wait_runs(large, state="Running", currentStatus="Review")
 
-    for name in held:
-        shop.patch("swr", name, {"desiredState": "Running", "reason": None})
-    for name in large:
-        shop.patch("swr", name, {"desiredState": "Paused"})
+    shop.patch("swr", *held, desiredState="Running", reason=None)
+    shop.patch("swr", *large, desiredState="Paused")
     shop.wait_runs(held, state="Completed", currentStatus="Shipped")
     shop.wait_runs(large, state="Paused", currentStatus="Review")
-    for name in large:
-        shop.patch("swr", name, {"desiredState": "Cancelled", "reason": "changed their mind"})
+    shop.patch("swr", *large, desiredState="Cancelled", reason="changed their mind")
     shop.wait_runs(large, state="Cancelled")
-    for name in (*held, *large):
-        shop.patch("swr", name, {"desiredState": "DataDeleted"})
-    shop.wait_runs((*held, *large), state="DataDeleted")
+    everybody = (*held, *large)
+    shop.patch("swr", *everybody, desiredState="DataDeleted")
+    shop.wait_runs(everybody, state="DataDeleted")
 
     story = shop.story(workflow)
     first = ["trigger", "pause", "resume", "move", "move", "move", "delete", "delete"]
     assert {tuple(line.kind for line in story.lines(name)) for name in held} == {tuple(first)}
     second = ["trigger", "move", "move", "move", "pause", "cancel", "delete", "delete"]
     assert {tuple(line.kind for line in story.lines(name)) for name in large} == {tuple(second)}
-    shop.wait(
-        "the objects are out of the Runs",
-        lambda: all("object" not in shop.get("swr", name)["spec"] for name in (*held, *large)),
-    )
+    shop.wait("the objects are out of the Runs", lambda: not any("object" in spec for spec in shop.specs(everybody)))
     assert "customer of held" not in shop.sql("SELECT convert_from(object, 'UTF8') FROM stepwell.run")
 
 
 def test_a_suspended_workflow_drains_keeps_what_comes_and_goes_on(shop: Shop, workflow: Object) -> None:
     kept = names("kept", 5)
-    shop.patch("swf", "orders", {"suspend": True})
+    shop.patch("swf", "orders", suspend=True)
     shop.wait("it drains", lambda: shop.condition("swf", "orders", "Drained").get("status") == "True")
     shop.apply(*map(order, kept))
     shop.wait_runs(kept, state="Initiated", currentStatus="Created", version=1)
     assert shop.condition("swf", "orders", "Suspended")["status"] == "True"
     resumed_at = shop.now()
 
-    shop.patch("swf", "orders", {"suspend": False})
+    shop.patch("swf", "orders", suspend=False)
     shop.wait_runs(kept, state="Completed")
 
     story = shop.story(workflow)
