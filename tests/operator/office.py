@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import HTTPError, URLError
@@ -27,8 +28,12 @@ import pytest
 from tests.cluster.apiserver import ApiServer
 from tests.cluster.kept import free_ports
 
+from stepwell._domain.serialized import definition_of_json
 from stepwell.client import Client, Runs
+from stepwell.control import topics_of
+from stepwell.ports.membership import Member, Shard
 from stepwell_operator.cluster.kinds import BY_NAME, EVENTS, LEASES, RUNS, WORKFLOWS, Kind
+from stepwell_operator.cluster.members import PREFIX
 
 T = TypeVar("T")
 
@@ -192,6 +197,37 @@ class Person:
                     raise
         return [each["metadata"]["name"] for each in deployments]
 
+    def work(self, workflow: str, **record: Any) -> None:
+        """Be a worker that holds all partitions of a workflow, has seen its newest generation, and renews its Lease."""
+        ((definition, generation),) = self.sql(
+            "SELECT definition, generation FROM workflow WHERE namespace = $1 AND name = $2", self.namespace, workflow
+        )
+        topics = topics_of(definition_of_json(definition), self.namespace)
+        member = Member(
+            name=f"{workflow}-worker-1",
+            **{
+                "topics": frozenset(topics),
+                "held": frozenset(Shard(topic, n) for topic, count in topics.items() for n in range(count)),
+                "seen": {workflow: generation},
+                **record,
+            },
+        )
+        ((installation,),) = self.sql("SELECT installation_id FROM meta")
+        labels = {f"{PREFIX}component": "worker", f"{PREFIX}installation": installation}
+        lease = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {
+                "name": member.name,
+                "namespace": self.namespace,
+                "labels": labels,
+                "annotations": {f"{PREFIX}{field}": text for field, text in member.texts().items()},
+            },
+            "spec": {"leaseDurationSeconds": 10, "renewTime": datetime.now(UTC).isoformat()},
+        }
+        path = LEASES.path(self.namespace, member.name)
+        self.ask("PATCH", path, lease, kind="application/apply-patch+yaml", fieldManager="worker", force="true")
+
     def serve(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Make a Workflow and let its pods be ready."""
         self.create(manifest)
@@ -201,7 +237,8 @@ class Person:
         """Let the pods of a Workflow be ready, until it is so itself, as it was edited last."""
 
         def look() -> dict[str, Any] | None:
-            self.roll_out(workflow)
+            if self.roll_out(workflow):
+                self.work(workflow)
             found = self.get(WORKFLOWS, workflow) or {}
             current = found.get("status", {}).get("observedGeneration") == found["metadata"]["generation"]
             ready = self.conditions(WORKFLOWS, workflow).get("Ready", ("", ""))[0] == "True"

@@ -48,8 +48,9 @@ def test_a_workflow_has_exactly_its_children(person: Person) -> None:
         "Suspended": ("False", "NotSuspended"),
         "Drained": ("False", "NotSuspended"),
     }
-    status = person.status(WORKFLOWS, "orders")
-    assert (status["observedGeneration"], status["replicas"]) == (1, 1)
+    found = person.get(WORKFLOWS, "orders") or {}
+    assert (found["status"]["observedGeneration"], found["status"]["replicas"]) == (1, 1)
+    assert {"annotations", "finalizers"} & found["metadata"].keys() == set()
     assert ("Ready", "Serving") in person.events("orders")
 
 
@@ -228,6 +229,40 @@ def test_suspending_stops_and_resuming_goes_on(person: Person) -> None:
         (False, 3)
     ]
     assert versions(person) == before
+
+
+def test_a_suspended_workflow_is_drained_once_nothing_is_in_flight(person: Person) -> None:
+    person.serve(workflow())
+    person.work("orders", in_flight={"orders": 2})
+    person.patch(WORKFLOWS, "orders", {"spec": {"suspend": True}})
+    person.wait(WORKFLOWS, "orders", "Drained", "InFlight", status="False")
+    assert person.message(WORKFLOWS, "orders", "Drained") == "2 attempts are running"
+
+    person.work("orders", seen={"orders": 1})
+    person.wait(WORKFLOWS, "orders", "Drained", "NotSeen", status="False")
+
+    def drained() -> bool:
+        person.work("orders")
+        return person.conditions(WORKFLOWS, "orders")["Drained"] == ("True", "NothingInFlight")
+
+    until(drained, "it is drained")
+    assert ("Drained", "NothingInFlight") in person.events("orders")
+    person.patch(WORKFLOWS, "orders", {"spec": {"suspend": False}})
+    person.wait(WORKFLOWS, "orders", "Drained", "NotSuspended", status="False")
+
+
+def test_a_partition_that_nobody_reads_is_told(person: Person) -> None:
+    person.serve(workflow())
+    person.patch(WORKFLOWS, "orders", {"spec": {"partitions": 20}})
+
+    def outgrown() -> bool:
+        person.roll_out("orders")
+        return person.conditions(WORKFLOWS, "orders")["Ready"] == ("False", "PartitionsUnread")
+
+    until(outgrown, "eight are read by nobody")
+    assert person.message(WORKFLOWS, "orders", "Ready") == "8 of 20 partitions are read by no worker"
+    person.settle("orders")
+    assert person.message(WORKFLOWS, "orders", "ConsumersReady") == "20 partitions of 1 topics are read"
 
 
 def test_a_deleted_workflow_keeps_its_runs_and_a_new_one_owes_nothing_from_before(person: Person) -> None:
