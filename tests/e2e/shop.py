@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -94,11 +95,11 @@ class Story:
 
 
 class Shop:
-    """One namespace."""
+    """One namespace, never seen before: a cluster that is kept remembers what was in others."""
 
-    def __init__(self, cluster: KindCluster, name: str) -> None:
+    def __init__(self, cluster: KindCluster, what: str) -> None:
         self.cluster = cluster
-        self.name = name
+        self.name = f"{what}-{uuid4().hex[:6]}"
 
     def open(self) -> None:
         """Make it, with the connection of the development cluster and the warehouse in it."""

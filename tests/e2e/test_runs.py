@@ -14,7 +14,6 @@ from tests.e2e.shop import Shop, example, order, orders, run
 SHIPPED = ["Created", "Paid", "Picked", "Shipped"]
 IN_REVIEW = ["Created", "Paid", "Picked", "Review"]
 LARGE = 2000
-TOPIC = "payments.events"
 
 _PRODUCE = """
 import asyncio, os, sys
@@ -34,7 +33,7 @@ def shop(release: KindCluster) -> Iterator[Shop]:
     made = Shop(release, "runs")
     made.open()
     image = release.images["examples"]
-    made.apply(orders(image), example("timeout", image), example("connector", image))
+    made.apply(orders(image), example("timeout", image), invoices(made))
     made.wait_ready("orders", "timeout", "connector")
     yield made
     made.close()
@@ -43,6 +42,13 @@ def shop(release: KindCluster) -> Iterator[Shop]:
 @pytest.fixture(scope="module")
 def workflow(shop: Shop) -> Object:
     return orders(shop.cluster.images["examples"])
+
+
+def invoices(shop: Shop) -> Object:
+    """`examples/connector` with a topic of its own."""
+    found = example("connector", shop.cluster.images["examples"])
+    found["spec"]["connectors"][0]["kafka"]["topic"] = f"payments.{shop.name}"
+    return found
 
 
 def names(what: str, count: int) -> list[str]:
@@ -144,14 +150,14 @@ def test_a_timeout_ends_a_trial_on_time(shop: Shop) -> None:
 def test_messages_of_a_topic_start_runs_and_call_them_back(shop: Shop) -> None:
     messages = (ROOT / "examples" / "connector" / "payments.jsonl").read_text("utf-8")
 
-    shop.in_worker("connector", "python", "-c", _PRODUCE, TOPIC, stdin=messages)
+    shop.in_worker("connector", "python", "-c", _PRODUCE, f"payments.{shop.name}", stdin=messages)
 
     def ended() -> bool:
-        runs = shop.story(example("connector", "any")).runs.values()
+        runs = shop.story(invoices(shop)).runs.values()
         return {each.foreign_id: each.status for each in runs if each.finished} == {"7001": "Booked", "7003": "Void"}
 
     shop.wait("the invoices are booked and void", ended)
-    assert shop.story(example("connector", "any")).path("7001") == ["Open", "Open", "Paid", "Booked"]
+    assert shop.story(invoices(shop)).path("7001") == ["Open", "Open", "Paid", "Booked"]
 
 
 def test_a_schedule_starts_one_run_for_each_planned_time(shop: Shop, workflow: Object) -> None:
