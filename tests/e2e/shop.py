@@ -7,11 +7,12 @@ pod, and what happened is read by plain SQL in the database's own pod.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -94,11 +95,11 @@ class Story:
 
 
 class Shop:
-    """One namespace."""
+    """One namespace, never seen before: a cluster that is kept remembers what was in others."""
 
-    def __init__(self, cluster: KindCluster, name: str) -> None:
+    def __init__(self, cluster: KindCluster, what: str) -> None:
         self.cluster = cluster
-        self.name = name
+        self.name = f"{what}-{uuid4().hex[:6]}"
 
     def open(self) -> None:
         """Make it, with the connection of the development cluster and the warehouse in it."""
@@ -124,9 +125,9 @@ class Shop:
         done = self.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(objects))
         assert "Warning" not in done.stderr, done.stderr
 
-    def patch(self, kind: str, name: str, spec: Mapping[str, Any]) -> None:
-        """Change an object's spec."""
-        self.kubectl("patch", kind, name, "--type=merge", "--patch", json.dumps({"spec": spec}))
+    def patch(self, kind: str, *names: str, **spec: Any) -> None:
+        """Change the spec of objects."""
+        self.kubectl("patch", kind, *names, "--type=merge", "--patch", json.dumps({"spec": spec}))
 
     def kubectl(self, *arguments: str, **options: Any) -> Any:
         """In this namespace."""
@@ -142,6 +143,12 @@ class Shop:
             found["metadata"]["name"]: found.get("status", {})
             for found in self.cluster.list("swr", namespace=self.name)
         }
+
+    def specs(self, runs: Iterable[str]) -> list[Object]:
+        """The specs of these Runs."""
+        wanted = set(runs)
+        found = self.cluster.list("swr", namespace=self.name)
+        return [each["spec"] for each in found if each["metadata"]["name"] in wanted]
 
     def condition(self, kind: str, name: str, condition: str) -> Object:
         """One of an object's conditions; empty: it has none of this type."""

@@ -14,7 +14,6 @@ from tests.e2e.shop import Shop, example, order, orders, run
 SHIPPED = ["Created", "Paid", "Picked", "Shipped"]
 IN_REVIEW = ["Created", "Paid", "Picked", "Review"]
 LARGE = 2000
-TOPIC = "payments.events"
 
 _PRODUCE = """
 import asyncio, os, sys
@@ -34,7 +33,7 @@ def shop(release: KindCluster) -> Iterator[Shop]:
     made = Shop(release, "runs")
     made.open()
     image = release.images["examples"]
-    made.apply(orders(image), example("timeout", image), example("connector", image))
+    made.apply(orders(image), example("timeout", image), invoices(made))
     made.wait_ready("orders", "timeout", "connector")
     yield made
     made.close()
@@ -43,6 +42,13 @@ def shop(release: KindCluster) -> Iterator[Shop]:
 @pytest.fixture(scope="module")
 def workflow(shop: Shop) -> Object:
     return orders(shop.cluster.images["examples"])
+
+
+def invoices(shop: Shop) -> Object:
+    """`examples/connector` with a topic of its own."""
+    found = example("connector", shop.cluster.images["examples"])
+    found["spec"]["connectors"][0]["kafka"]["topic"] = f"payments.{shop.name}"
+    return found
 
 
 def names(what: str, count: int) -> list[str]:
@@ -72,41 +78,35 @@ def test_runs_are_paused_resumed_cancelled_and_erased_by_patches(shop: Shop, wor
     shop.wait_runs(held, state="Paused", currentStatus="Created")
     shop.wait_runs(large, state="Running", currentStatus="Review")
 
-    for name in held:
-        shop.patch("swr", name, {"desiredState": "Running", "reason": None})
-    for name in large:
-        shop.patch("swr", name, {"desiredState": "Paused"})
+    shop.patch("swr", *held, desiredState="Running", reason=None)
+    shop.patch("swr", *large, desiredState="Paused")
     shop.wait_runs(held, state="Completed", currentStatus="Shipped")
     shop.wait_runs(large, state="Paused", currentStatus="Review")
-    for name in large:
-        shop.patch("swr", name, {"desiredState": "Cancelled", "reason": "changed their mind"})
+    shop.patch("swr", *large, desiredState="Cancelled", reason="changed their mind")
     shop.wait_runs(large, state="Cancelled")
-    for name in (*held, *large):
-        shop.patch("swr", name, {"desiredState": "DataDeleted"})
-    shop.wait_runs((*held, *large), state="DataDeleted")
+    everybody = (*held, *large)
+    shop.patch("swr", *everybody, desiredState="DataDeleted")
+    shop.wait_runs(everybody, state="DataDeleted")
 
     story = shop.story(workflow)
     first = ["trigger", "pause", "resume", "move", "move", "move", "delete", "delete"]
     assert {tuple(line.kind for line in story.lines(name)) for name in held} == {tuple(first)}
     second = ["trigger", "move", "move", "move", "pause", "cancel", "delete", "delete"]
     assert {tuple(line.kind for line in story.lines(name)) for name in large} == {tuple(second)}
-    shop.wait(
-        "the objects are out of the Runs",
-        lambda: all("object" not in shop.get("swr", name)["spec"] for name in (*held, *large)),
-    )
+    shop.wait("the objects are out of the Runs", lambda: not any("object" in spec for spec in shop.specs(everybody)))
     assert "customer of held" not in shop.sql("SELECT convert_from(object, 'UTF8') FROM stepwell.run")
 
 
 def test_a_suspended_workflow_drains_keeps_what_comes_and_goes_on(shop: Shop, workflow: Object) -> None:
     kept = names("kept", 5)
-    shop.patch("swf", "orders", {"suspend": True})
+    shop.patch("swf", "orders", suspend=True)
     shop.wait("it drains", lambda: shop.condition("swf", "orders", "Drained").get("status") == "True")
     shop.apply(*map(order, kept))
     shop.wait_runs(kept, state="Initiated", currentStatus="Created", version=1)
     assert shop.condition("swf", "orders", "Suspended")["status"] == "True"
     resumed_at = shop.now()
 
-    shop.patch("swf", "orders", {"suspend": False})
+    shop.patch("swf", "orders", suspend=False)
     shop.wait_runs(kept, state="Completed")
 
     story = shop.story(workflow)
@@ -150,14 +150,14 @@ def test_a_timeout_ends_a_trial_on_time(shop: Shop) -> None:
 def test_messages_of_a_topic_start_runs_and_call_them_back(shop: Shop) -> None:
     messages = (ROOT / "examples" / "connector" / "payments.jsonl").read_text("utf-8")
 
-    shop.in_worker("connector", "python", "-c", _PRODUCE, TOPIC, stdin=messages)
+    shop.in_worker("connector", "python", "-c", _PRODUCE, f"payments.{shop.name}", stdin=messages)
 
     def ended() -> bool:
-        runs = shop.story(example("connector", "any")).runs.values()
+        runs = shop.story(invoices(shop)).runs.values()
         return {each.foreign_id: each.status for each in runs if each.finished} == {"7001": "Booked", "7003": "Void"}
 
     shop.wait("the invoices are booked and void", ended)
-    assert shop.story(example("connector", "any")).path("7001") == ["Open", "Open", "Paid", "Booked"]
+    assert shop.story(invoices(shop)).path("7001") == ["Open", "Open", "Paid", "Booked"]
 
 
 def test_a_schedule_starts_one_run_for_each_planned_time(shop: Shop, workflow: Object) -> None:
