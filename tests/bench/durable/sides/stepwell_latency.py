@@ -22,7 +22,7 @@ from tests.bench.process import NotMeasuredError, say
 
 from stepwell import Client
 from stepwell.adapters.postgres import PostgresStore
-from stepwell.adapters.postgres.database import SCHEMA
+from stepwell.adapters.postgres.connections import SCHEMA
 
 PAUSE_SECONDS = 0.1
 LOOK_SECONDS = 0.5

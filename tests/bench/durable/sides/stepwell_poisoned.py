@@ -21,7 +21,7 @@ from tests.bench.process import NotMeasuredError, say
 
 from stepwell import Client
 from stepwell.adapters.postgres import PostgresStore
-from stepwell.adapters.postgres.database import SCHEMA
+from stepwell.adapters.postgres.connections import SCHEMA
 
 LOOK_SECONDS = 0.5
 LIMIT_SECONDS = 60.0

@@ -25,7 +25,7 @@ from tests.bench.process import NotMeasuredError, say
 from stepwell import Client
 from stepwell._domain.ids import uuid7
 from stepwell.adapters.postgres import PostgresStore
-from stepwell.adapters.postgres.database import SCHEMA
+from stepwell.adapters.postgres.connections import SCHEMA
 
 STARTERS = 8
 LOOK_SECONDS = 0.1
