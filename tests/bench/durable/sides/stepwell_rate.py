@@ -27,7 +27,7 @@ from stepwell._domain.ids import uuid7
 from stepwell.adapters.postgres import PostgresStore
 from stepwell.adapters.postgres.connections import SCHEMA
 
-STARTERS = 8
+STARTERS = 32
 LOOK_SECONDS = 0.1
 LIMIT_SECONDS = 60.0
 _FINISHED = "SELECT count(*), clock_timestamp() FROM run WHERE finished_at >= $1 AND namespace = $2"
@@ -95,7 +95,7 @@ async def main(options: argparse.Namespace) -> dict[str, float]:
     async with AsyncExitStack() as stack:
         connection = await asyncpg.connect(options.dsn, server_settings={"search_path": SCHEMA})
         stack.push_async_callback(connection.close)
-        store = await PostgresStore.open(options.dsn, name="bench-client", connections=STARTERS, outside=True)
+        store = await PostgresStore.open(options.dsn, name="bench-client", connections=4, outside=True)
         stack.push_async_callback(store.close)
         client = Client(store, store.clock, namespace=options.namespace)
         rate = Rate(
