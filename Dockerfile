@@ -8,7 +8,7 @@
 ARG BASE_IMAGE=docker.io/library/python:3.13-slim
 
 FROM ${BASE_IMAGE} AS build
-ARG PIP_INDEX_URL
+ARG PIP_INDEX_URL=https://pypi.org/simple
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_CACHE_DIR=1
 RUN python3 -m venv /pip && python3 -m venv --without-pip /opt/stepwell
 COPY pyproject.toml /source/
@@ -52,7 +52,9 @@ ENV PATH=/opt/stepwell/bin:$PATH \
     PYTHONPATH=/app \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    HOME=/tmp
+    HOME=/tmp \
+    # Nobody has this number in /etc/passwd, nor the ones that some platforms choose, and libraries ask who they are.
+    USER=stepwell
 WORKDIR /app
 USER 65532:65532
 ENTRYPOINT ["stepwell"]

@@ -15,17 +15,18 @@ VENV ?= .venv
 # Handed to pytest by `make test`, such as PYTEST_ARGS='-k world -x'.
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+CHAOS_ARGS ?=
 LOG ?=
 STORE ?=
 
 RUN := $(VENV)/bin/python
 export VENV PYTHON PYTEST_ARGS
 
-.PHONY: help demo test lint types bench helpdesk format build clean venv log-is-named
+.PHONY: help demo test lint types chaos bench bench-long bench-embedded helpdesk format build clean venv log-is-named kind-up kind-down
 
 help:  ## Print this list.
 	@echo "usage: make TARGET"
-	@sed -nE 's/^([a-z]+):.*  ## (.*)$$/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*  ## (.*)$$/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: $(VENV)/.ready-base  ## Send a thousand orders through a shop in which much goes wrong.
 	@$(RUN) -m examples.orders.demo
@@ -39,11 +40,26 @@ lint: $(VENV)/.ready-test  ## Only ruff and the directions of imports.
 types: $(VENV)/.ready-test  ## Only mypy --strict.
 	@.ci/check types
 
-bench: $(VENV)/.ready-bench  ## Measure this machine, side by side with DBOS. BENCH_ARGS=--quick for a try.
+chaos: $(VENV)/.ready-test  ## Break everything that can break, 30 seeds each. CHAOS_ARGS='--fault F1 --seed 1003' for one round.
+	@$(RUN) -m tests.chaos.campaign $(CHAOS_ARGS)
+
+bench: $(VENV)/.ready-bench  ## Measure workers over Postgres and Kafka beside others, 20 minutes. BENCH_ARGS=--quick for a try.
+	@$(RUN) -m tests.bench.durable.run $(BENCH_ARGS)
+
+bench-long: $(VENV)/.ready-bench  ## The same beside ten million finished runs.
+	@$(RUN) -m tests.bench.durable.run --long $(BENCH_ARGS)
+
+bench-embedded: $(VENV)/.ready-bench  ## Measure the embedded engine beside DBOS on SQLite. BENCH_ARGS=--quick for a try.
 	@$(RUN) -m tests.bench.run $(BENCH_ARGS)
 
 helpdesk: log-is-named $(VENV)/.ready-$(if $(filter postgres,$(STORE)),test,base)  ## Replay a real event log: LOG=tickets.csv.gz [STORE=file.db | STORE=postgres].
 	@$(RUN) -m $(if $(filter postgres,$(STORE)),tests.worker.helpdesk "$(LOG)",examples.helpdesk.replay "$(LOG)" $(if $(STORE),--store "$(STORE)")) --json
+
+kind-up: $(VENV)/.ready-test  ## Bring up a cluster with PostgreSQL, Kafka and Stepwell in it, to the first run. As root.
+	@tests/cluster/kind/up
+
+kind-down:  ## Remove that cluster with all that is in it.
+	@tests/cluster/kind/down
 
 format: $(VENV)/.ready-test  ## Let ruff format and mend what it can.
 	@$(VENV)/bin/ruff check --fix-only --quiet . && $(VENV)/bin/ruff format .

@@ -24,7 +24,7 @@ async def test_a_connection_that_is_being_made_is_not_cut_off(postgres: Server, 
         for turns in range(TURNS):
             store = await PostgresStore.open(dsn, connections=2)
             busy = asyncio.ensure_future(store._db.once("SELECT pg_sleep(0.02)"))
-            while store._db._pool.get_idle_size():  # noqa: ASYNC110  (it is a task's first steps)
+            while store._db._connections._pool.get_idle_size():  # noqa: ASYNC110  (it is a task's first steps)
                 await asyncio.sleep(0)
             second = asyncio.ensure_future(store._db.once("SELECT 1"))
             for _ in range(turns):

@@ -10,20 +10,25 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Literal, Never
 
+import asyncpg
 from pydantic import BaseModel
 from tests.cluster.postgres import Server
 
 from stepwell import Run, RunState, Workflow
 from stepwell._domain.definition import Connector
+from stepwell._domain.ids import RunID
 from stepwell._engine.supervisor import Engine, Ports
 from stepwell._engine.telemetry import Tally
 from stepwell.adapters.postgres import PostgresStore
 from stepwell.application import Application
 from stepwell.client import Client
+from stepwell.errors import StoreUnavailableError
 from stepwell.testing import FakeHttp
 
 DEADLINE = 30.0
 RUNS = 60
+CUTS = 6
+VERSIONS = "SELECT count(*) FROM stepwell.history"
 
 
 class Order(BaseModel):
@@ -77,8 +82,8 @@ def no_source(_: str, connector: Connector) -> Never:
 
 
 @asynccontextmanager
-async def running(dsn: str) -> AsyncIterator[PostgresStore]:
-    store = await PostgresStore.open(dsn)
+async def running(dsn: str, *, pgbouncer: bool = False) -> AsyncIterator[PostgresStore]:
+    store = await PostgresStore.open(dsn, pgbouncer=pgbouncer)
     ports = Ports(
         store=store,
         stream=store.stream(),
@@ -111,3 +116,51 @@ async def test_runs_go_all_their_way(postgres: Server) -> None:
             assert [entry.version for entry in history] == list(range(1, record.version + 1))
             assert [str(entry.to_status) for entry in history][:3] == ["New", "Paid", "Review"]
         assert {attempts[record.id] for record in ended[::10]} == {2}
+
+
+async def completed(client: Client) -> int:
+    return sum(count.runs for count in await client.counts() if count.state is RunState.COMPLETED)
+
+
+CUT = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE 'stepwell%'
+"""
+
+
+async def test_connections_that_are_cut_again_and_again_cost_no_run(postgres: Server) -> None:
+    """All connections of the engine and of its client, while they are at work."""
+    attempts.clear()
+    async with postgres.database() as dsn, running(dsn) as store:
+        client = Client(store, store.clock)
+        runs, admin = client.runs(wf), await asyncpg.connect(dsn)
+
+        async def order(n: int) -> str:
+            while True:
+                try:
+                    run = await runs.trigger(str(n), Order(), request_id=f"order-{n}")
+                    await runs.callback(reviewed, run.id, Verdict(good=True), request_id=f"review-{n}")
+                except StoreUnavailableError:
+                    continue
+                return run.id
+
+        async def moved_on(versions: int) -> None:
+            """Return when so many more versions are stored."""
+            wanted = await admin.fetchval(VERSIONS) + versions
+            while await admin.fetchval(VERSIONS) < wanted:  # noqa: ASYNC110  (the server tells nobody)
+                await asyncio.sleep(0.005)
+
+        async with asyncio.timeout(DEADLINE):
+            ordering = asyncio.gather(*map(order, range(5 * RUNS)))
+            cut = 0
+            for _ in range(CUTS):
+                await moved_on(RUNS)
+                cut += await admin.fetchval(CUT)
+            ids = await ordering
+            while await completed(client) < len(ids):  # noqa: ASYNC110  (many parties decide)
+                await asyncio.sleep(0.05)
+        assert cut > 2 * CUTS
+        for run_id in ids:
+            history = await runs.history(RunID(run_id))
+            assert [entry.version for entry in history] == list(range(1, len(history) + 1))
+        await admin.close()

@@ -22,7 +22,7 @@ from stepwell._domain.record import EventKind
 from stepwell._engine.telemetry import FanOut, Tally
 from stepwell.adapters.prometheus import PrometheusTelemetry
 from stepwell.ports.store import StatusCount
-from stepwell.ports.telemetry import Attempt, Telemetry
+from stepwell.ports.telemetry import Attempt, Sharing, Telemetry
 from stepwell.testing import World
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -149,6 +149,11 @@ async def everything(watch: Watched, shop: Shop) -> None:
     shop.release.set()
     await settled
     await watch.count()
+    # What only a worker among others does; the tests of workers look at these on its own page.
+    watch.prometheus.published(3, 1, swept=False)
+    watch.prometheus.resent(1)
+    watch.prometheus.outbox(2.5)
+    watch.prometheus.sharing(Sharing(members=2, shards=6, roles=["keeper"]))
 
 
 async def test_attempts_and_their_time_and_errors_are_counted() -> None:
@@ -366,7 +371,7 @@ async def test_names_follow_the_conventions_of_prometheus() -> None:
     async with watched(shop) as watch:
         await everything(watch, shop)
         found = families(watch.prometheus)
-    assert len(found) == 14
+    assert len(found) == 20
     assert {metric.name: list(faults(metric)) for metric in found if list(faults(metric))} == {}
 
 

@@ -6,7 +6,12 @@ from collections import Counter
 from dataclasses import dataclass
 
 from tests.chaos.evidence import Evidence, Violation
-from tests.chaos.rules.handlers import keys_are_stable, nothing_starts_after_a_pause, stored_was_answered
+from tests.chaos.rules.handlers import (
+    keys_are_stable,
+    nothing_starts_after_a_pause,
+    nothing_starts_while_suspended,
+    stored_was_answered,
+)
 from tests.chaos.rules.outside import erased_is_gone, events_are_true_and_in_order
 from tests.chaos.rules.runs import acknowledged_is_there, history_is_a_path, one_unfinished_run
 from tests.chaos.rules.times import planned_times_are_decided, timeouts_are_punctual
@@ -18,6 +23,7 @@ RULES = (
     stored_was_answered,
     one_unfinished_run,
     nothing_starts_after_a_pause,
+    nothing_starts_while_suspended,
     planned_times_are_decided,
     timeouts_are_punctual,
     erased_is_gone,

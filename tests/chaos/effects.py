@@ -57,6 +57,7 @@ def noted(kind: str, run: Any, *, name: str = "") -> Iterator[Noted]:
         {
             "call": number,
             "began": time.monotonic(),
+            "wall": time.time(),
             "kind": kind,
             "name": name,
             "run_id": str(getattr(run, "id", "")),

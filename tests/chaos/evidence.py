@@ -14,6 +14,8 @@ from enum import StrEnum
 from functools import cached_property
 from itertools import groupby
 
+_STRAINED = 0.3
+
 
 class Ask(StrEnum):
     """What the driver asks for."""
@@ -24,6 +26,12 @@ class Ask(StrEnum):
     RESUME = "resume"
     CANCEL = "cancel"
     ERASE = "erase"
+    SUSPEND = "suspend"
+    """The whole workflow."""
+    CONTINUE = "continue"
+    """End the suspension."""
+    FEED = "feed"
+    """A message in the topic that a connector reads: the broker has it."""
 
 
 class Answer(StrEnum):
@@ -71,6 +79,8 @@ class Call:
     """The idempotency key that the handler was given; empty where there is none."""
     pid: int
     began: float
+    wall: float = 0.0
+    """The time of day as the process had it then (Unix seconds): it may be wrong."""
     name: str = ""
     ended: float | None = None
     """None: the handler never came to its end."""
@@ -204,7 +214,7 @@ class Evidence:
     found: Sequence[Found] = ()
     unrest: Sequence[Span] = ()
     full: Sequence[Span] = ()
-    """When the machine itself had no time left: punctuality is promised at a load that it can bear."""
+    """When the machine itself had no time left."""
     settled: float
     """When the workers were told to stop: what began later need not have ended."""
     closed: float
@@ -222,15 +232,35 @@ class Evidence:
         ordered = sorted(self.calls, key=lambda call: (call.run_id, call.began))
         return {run_id: list(calls) for run_id, calls in groupby(ordered, key=lambda call: call.run_id)}
 
+    @cached_property
+    def suspended(self) -> Sequence[Span]:
+        """From when until when the workflow was, or may have been, suspended."""
+        spans: list[Span] = []
+        for note in self.notes:
+            if note.ask is Ask.SUSPEND:
+                later = (n.answered for n in self.notes if n.ask is Ask.CONTINUE and n.asked > note.answered)
+                spans.append(Span(began=note.asked, ended=min(later, default=self.closed)))
+        return spans
+
     def unsettled(self, run_id: str) -> bool:
         """Whether a run began too late to be held to its end."""
         lines = self.history.get(run_id, ())
         return bool(lines) and lines[0].at > self.settled
 
     def calm(self, began: float, ended: float) -> bool:
-        """Whether nothing was out of order at any time between."""
-        spans = (*self.unrest, *self.full)
-        return not any(span.began <= ended and began <= span.ended for span in spans)
+        """Whether nothing was out of order at any time between, and the machine could bear its load."""
+        spans = (*self.unrest, *self.suspended)
+        unrest = any(span.began <= ended and began <= span.ended for span in spans)
+        return not unrest and not self.strained(began, ended)
+
+    def strained(self, began: float, ended: float) -> bool:
+        """Whether the machine had no time left for much of that time, whoever took it: then all is late on it."""
+        return covered(self.full, began, ended) > _STRAINED * (ended - began)
+
+
+def covered(spans: Sequence[Span], began: float, ended: float) -> float:
+    """Seconds of that time that lie in spans, which do not overlap."""
+    return sum(max(0.0, min(span.ended, ended) - max(span.began, began)) for span in spans)
 
 
 @dataclass(frozen=True, slots=True, order=True)

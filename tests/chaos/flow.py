@@ -23,6 +23,7 @@ from tests.chaos.marks import mark, owner_of
 from stepwell import (
     CatchUp,
     Directive,
+    KafkaTopic,
     Options,
     PermanentError,
     RetryAfter,
@@ -34,6 +35,7 @@ from stepwell import (
 )
 
 NAME = "chaos"
+FEED = "chaos.feed"
 FAILING = "everything-fails"
 """A file of this name in the directory of the effects: every step raises while it is there."""
 ATTEMPT_SECONDS = 2.0
@@ -63,6 +65,14 @@ class Order(BaseModel):
     reminded: int = 0
     text: str = ""
     number: float = 0.0
+
+
+class FeedItem(BaseModel):
+    """A message of a foreign topic that all rounds share."""
+
+    namespace: str
+    number: int
+    mark: str
 
 
 class Verdict(BaseModel):
@@ -247,6 +257,13 @@ async def arrive(run: Run[Order]) -> Literal[S.DONE]:
 @wf.schedule("minutely", cron="* * * * *", catch_up=CatchUp.ALL)
 async def minutely(tick: Tick) -> TriggerRequest[Order]:
     return wf.trigger(tick.foreign_id, Order(), start=S.SENT)
+
+
+@wf.connector("feed", KafkaTopic(FEED))
+async def feed(item: FeedItem) -> TriggerRequest[Order] | None:
+    if item.namespace != os.environ.get("STEPWELL_NAMESPACE"):
+        return None
+    return wf.trigger(f"feed-{item.number}", Order(mark=item.mark), start=S.SENT)
 
 
 @wf.on_pause

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]  # (it ships no types)
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # (as above)
 from tests.chaos.evidence import Answer, Ask, Note
-from tests.chaos.flow import Order, S, Verdict, reviewed, wf
+from tests.chaos.flow import FEED, NAME, FeedItem, Order, S, Verdict, reviewed, wf
 from tests.chaos.marks import mark
 
 from stepwell import Client, RunID, RunState
@@ -49,6 +51,10 @@ class Load:
     troubles: Mapping[str, float] = field(default_factory=lambda: COMMON_TROUBLES)
     troubled: float = 0.15
     """The share of runs that have trouble in one of their statuses."""
+    feed: bool = True
+    """Whether messages of a foreign topic start runs, too."""
+    suspends: bool = False
+    """Whether somebody suspends the whole workflow for a moment."""
     poison: float = 0.0
     """The share of runs whose handler ends its process at every attempt."""
 
@@ -108,6 +114,8 @@ class Callers:
     """All callers of one seed, and what they were told."""
 
     def __init__(self, client: Client, seed: int, load: Load) -> None:
+        self._client = client
+        self._namespace = f"seed-{seed}"
         self._runs: Runs[Order, S] = client.runs(wf)
         self._rng = random.Random(f"callers {seed}")
         self._load = load
@@ -128,6 +136,49 @@ class Callers:
                 await asyncio.sleep(max(began + plan.at - time.monotonic(), 0))
                 lives.create_task(self._live(plan))
             self._closing.set()
+
+    async def feed(self, bootstrap: str) -> None:
+        """Messages in the foreign topic, some of them malformed, as long as the callers call."""
+        if not self._load.feed:
+            return
+        producer = AIOKafkaProducer(bootstrap_servers=bootstrap, enable_idempotence=True, request_timeout_ms=5000)
+        await producer.start()
+        number = 0
+        try:
+            while not self._closing.is_set():
+                number += 1
+                await self._send(producer, number)
+                await asyncio.sleep(self._rng.uniform(0.2, 0.8))
+        finally:
+            await producer.stop()
+
+    async def _send(self, producer: AIOKafkaProducer, number: int) -> None:
+        owner = f"feed-{number}"
+        item = FeedItem(namespace=self._namespace, number=number, mark=mark(owner))
+        text = item.model_dump_json()
+        if number % 7 == 0:
+            with suppress(KafkaError):
+                await producer.send_and_wait(FEED, text[:-5].encode())
+        asked, answer = time.monotonic(), Answer.ACKNOWLEDGED
+        try:
+            await producer.send_and_wait(FEED, text.encode())
+        except KafkaError:
+            answer = Answer.UNKNOWN
+        self.notes.append(Note(ask=Ask.FEED, foreign_id=owner, asked=asked, answered=time.monotonic(), answer=answer))
+
+    async def suspend(self) -> None:
+        """Suspend the workflow for a moment, in the midst of everything."""
+        if not self._load.suspends:
+            return
+        await asyncio.sleep(self._rng.uniform(0.2, 0.6) * self._load.seconds)
+        await self._ask(Ask.SUSPEND, "", "", lambda _: self._client.suspend(NAME))
+        await asyncio.sleep(self._rng.uniform(1.5, 2.5))
+        await self._ask(Ask.CONTINUE, "", "", lambda _: self._client.resume(NAME))
+
+    @property
+    def fed(self) -> list[str]:
+        """The foreign ids of messages that the broker has."""
+        return [note.foreign_id for note in self.notes if note.ask is Ask.FEED and note.acknowledged]
 
     async def _live(self, plan: Plan) -> None:
         run_id = await self._trigger(plan)

@@ -6,13 +6,11 @@ import asyncio
 import time
 from pathlib import Path
 
-from tests.chaos.evidence import Span
+from tests.chaos.evidence import Span, covered
 
 _EVERY = 0.5
 _FULL = 0.05
 """Share of idle time below which the machine counts as full."""
-_ECHO = 1.0
-"""Seconds for which what was held up then comes late."""
 _STAT = Path("/proc/stat")
 _IDLE = (3, 4)
 """Columns of the line ``cpu``: idle, and idle while waiting for a disk (proc(5))."""
@@ -31,13 +29,12 @@ class Machine:
             await asyncio.sleep(_EVERY)
             now, idle, total = time.monotonic(), *_times()
             if idle - idle_before < _FULL * (total - total_before):
-                self.full.append(Span(began=before, ended=now + _ECHO))
+                self.full.append(Span(began=before, ended=now))
             before, idle_before, total_before = now, idle, total
 
     def calm(self, began: float, ended: float) -> float:
         """The share of this time in which it was not full."""
-        lost = sum(max(0.0, min(span.ended - _ECHO, ended) - max(span.began, began)) for span in self.full)
-        return 1 - lost / (ended - began)
+        return 1 - covered(self.full, began, ended) / (ended - began)
 
 
 def _times() -> tuple[int, int]:

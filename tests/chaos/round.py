@@ -20,7 +20,7 @@ from typing import Any
 import asyncpg
 from tests.chaos.checker import Counts, check, count
 from tests.chaos.effects import read_calls
-from tests.chaos.evidence import Evidence, Span, Violation
+from tests.chaos.evidence import Answer, Evidence, Span, Violation
 from tests.chaos.fleet import Fleet, Zygote
 from tests.chaos.flow import NAME, S, wf
 from tests.chaos.graph import graph_of
@@ -48,7 +48,10 @@ SELECT (SELECT count(*) FROM run WHERE finished_at IS NULL) AS unfinished,
        (SELECT count(*) FROM hook) AS hooks,
        (SELECT count(*) FROM requested_start) AS starts,
        (SELECT count(*) FROM inbox WHERE state = 'Pending') AS callbacks,
-       (SELECT count(*) FROM tick WHERE outcome = '') AS ticks
+       (SELECT count(*) FROM tick WHERE outcome = '') AS ticks,
+       (SELECT count(*) FROM unnest($1::text[]) AS fed
+        WHERE NOT EXISTS (SELECT FROM run WHERE foreign_id = fed)
+        AND NOT EXISTS (SELECT FROM run_finished WHERE foreign_id = fed)) AS messages
 """
 
 
@@ -238,6 +241,8 @@ async def _played(round_: Round) -> Evidence:
         struck = time.monotonic()
         async with asyncio.TaskGroup() as together:
             together.create_task(callers.call())
+            together.create_task(callers.feed(round_.servers.kafka.bootstrap))
+            together.create_task(callers.suspend())
             together.create_task(fault.strike(round_))
         round_.poisoned = callers.poisoned
         round_.measured["calm %"] = 100 * round_.servers.machine.calm(struck, time.monotonic())
@@ -272,7 +277,7 @@ async def _settle(round_: Round, callers: Callers) -> None:
     while time.monotonic() < began + round_.fault.patience:
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await callers.resume_what_stands()
-            left = {name: count for name, count in (await round_.sql(_LEFT))[0].items() if count}
+            left = {name: count for name, count in (await round_.sql(_LEFT, callers.fed))[0].items() if count}
             if not left:
                 break
             round_.last = ", ".join(f"{count} {name}" for name, count in left.items())
@@ -286,6 +291,9 @@ async def _evidence(round_: Round, callers: Callers, since: datetime, settled: f
     places = dict(stored.places)
     heard, topics = await read_topics(round_.servers.kafka.bootstrap, f"stepwell.{round_.namespace}.")
     places |= topics
+    if not any(places.values()):
+        round_.faults.append("no payload was found anywhere, erased or not: the search shows nothing")
+    round_.measured["unknown"] = float(sum(note.answer is Answer.UNKNOWN for note in callers.notes))
     logs = read_logs([worker.log for worker in round_.fleet.workers])
     return Evidence(
         graph=graph_of(wf.build(), starts=frozenset({S.SENT})),

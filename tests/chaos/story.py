@@ -186,6 +186,10 @@ class Story:
             )
         )
 
+    def told(self, ask: Ask, now: float, foreign_id: str = "") -> None:
+        answer = Answer.ACKNOWLEDGED
+        self.notes.append(Note(ask=ask, foreign_id=foreign_id, asked=now - 0.01, answered=now + 0.01, answer=answer))
+
     def run(self, run_id: str, foreign_id: str, now: float, *, actor: str = "sdk", status: str = "New") -> Run:
         run = Run(self, run_id, foreign_id, now)
         run.line("trigger", status, "Initiated", actor)
@@ -242,6 +246,11 @@ def good() -> Story:
     late.call("timeout", "run-5/2/remind", "skip", name="remind")
     late.now += 1.4
     late.timeout("expire", "Rejected")
+    fed = story.run("run-6", "feed-1", 600.0, actor="connector/feed", status="Sent")
+    story.told(Ask.FEED, 599.0, foreign_id="feed-1")
+    fed.step("Done")
+    story.told(Ask.SUSPEND, 700.0)
+    story.told(Ask.CONTINUE, 710.0)
     for number, planned in enumerate(sorted(TICKS)):
         run = story.run(f"run-t{number}", f"t{number}", 400.0 + number, actor="schedule/minutely", status="Sent")
         run.step("Done")

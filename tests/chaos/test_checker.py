@@ -76,6 +76,18 @@ def child_of_nothing(story: Story) -> None:
     story.calls.append(replace(wasted, children=("a.6",), answer="", ended=None))
 
 
+def message_lost(story: Story) -> None:
+    story.told(Ask.FEED, 599.0, foreign_id="feed-2")
+
+
+def message_twice(story: Story) -> None:
+    story.run("run-7", "feed-1", 650.0, actor="connector/feed", status="Sent").step("Done")
+
+
+def starts_while_suspended(story: Story) -> None:
+    story.run("run-8", "d", 701.2, status="Sent").step("Done")
+
+
 def version_twice(story: Story) -> None:
     story.lines.append(next(item for item in story.lines if line("run-1", 3)(item)))
 
@@ -120,8 +132,8 @@ def stored_without_a_handler(story: Story) -> None:
 
 
 def stored_before_its_handler(story: Story) -> None:
-    late = next(item.at for item in story.lines if line("run-4", 3)(item)) + 0.2
-    changed(story.calls, call("run-4", 2), began=late, ended=late + 0.1)
+    seen = next(item.began for item in story.calls if call("run-4", 3, "hook")(item))
+    changed(story.calls, call("run-4", 2), began=seen - 0.1, ended=seen + 0.1)
 
 
 def stored_what_was_not_answered(story: Story) -> None:
@@ -222,6 +234,7 @@ def timeout_late(story: Story) -> None:
     moved = next(item for item in story.lines if line("run-5", 4)(item))
     story.lines[story.lines.index(moved)] = replace(moved, at=moved.at + 8)
     changed(story.calls, lambda item: item.name == "expire", began=entered + 8.5, ended=entered + 8.6)
+    changed(story.calls, call("run-5", 4, "hook"), began=entered + 14, ended=entered + 15)
 
 
 def timeout_never(story: Story) -> None:
@@ -260,6 +273,8 @@ def events_out_of_order(story: Story) -> None:
         (callback_pending, "P1", "it is Pending at the end"),
         (child_missing, "P1", "asked for 'a.7', which was started 0 times"),
         (child_of_nothing, "P2", "no stored move asked for it"),
+        (message_lost, "P1", "the broker has the message 'feed-2', and no run was started for it"),
+        (message_twice, "P2", "the message 'feed-1' started 2 runs"),
         (version_twice, "P2", "version 3 happened 2 times"),
         (version_missing, "P2", "versions [2] have no history"),
         (off_the_graph, "P2", "New to Rejected is not in the graph"),
@@ -279,6 +294,7 @@ def events_out_of_order(story: Story) -> None:
         (two_unfinished, "P4", "2 runs of 'z' are unfinished at the end"),
         (starts_after_a_pause, "P5", "began 1.20 s after its pause was acknowledged"),
         (starts_after_a_cancel, "P5", "began 2.00 s after its cancel was acknowledged"),
+        (starts_while_suspended, "P5", "began 1.69 s after its workflow's suspension"),
         (stores_an_older_result, "P5", "version 4: move by timeout/remind: of a run that was Paused"),
         (tick_forgotten, "P6", "minutely 12:00:00 was skipped silently"),
         (tick_twice, "P6", "is recorded 2 times"),
@@ -319,6 +335,15 @@ def test_a_late_timeout_is_forgiven_while_something_is_broken() -> None:
 
     assert check(story.evidence(unrest=[Span(began=due + 2.9, ended=due + 3.5)])) == []
     assert check(story.evidence(unrest=[Span(began=due + 3.1, ended=due + 3.5)])) != []
+
+
+def test_a_late_timeout_is_forgiven_while_the_machine_has_no_time() -> None:
+    story = good()
+    timeout_late(story)
+    due = next(item.at for item in story.lines if line("run-5", 2)(item)) + 5.0
+
+    assert check(story.evidence(full=[Span(began=due + 1, ended=due + 2)])) == []
+    assert check(story.evidence(full=[Span(began=due + 1, ended=due + 1.5)])) != []
 
 
 def test_an_early_timeout_is_never_forgiven() -> None:

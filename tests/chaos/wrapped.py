@@ -5,6 +5,7 @@ Each is asked for by a variable of the environment (``Inject``); without any, th
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import resource
@@ -21,6 +22,7 @@ from typing import Any
 import time_machine
 
 import stepwell._worker.worker
+import stepwell.adapters.kafka.consumer
 import stepwell.cli.main
 import stepwell.cli.worker
 from stepwell._engine.settings import EngineSettings
@@ -28,17 +30,20 @@ from stepwell._engine.supervisor import Broker
 
 _MEBI = 1024 * 1024
 _LOOK = 0.05
+_CHANCE = 0.05
 
 
 class Inject(StrEnum):
     """Variables of the environment."""
 
     DIE_BETWEEN = "CHAOS_DIE_BETWEEN"
-    """The chance to die between publishing events and deleting their rows."""
+    """A file: once it is there, the process may die between publishing events and deleting their rows."""
     EVERY_ROLE = "CHAOS_EVERY_ROLE"
     """Play every single role, whoever else does."""
     RECONCILE = "CHAOS_RECONCILE"
     """Seconds between two passes of the reconciler, in place of a minute."""
+    STUCK = "CHAOS_STUCK"
+    """A file: once it is there, the consumer that there is by then is given no record any more."""
     MEMORY = "CHAOS_MEMORY"
     """MiB of address space that the process may have."""
     CLOCK = "CHAOS_CLOCK"
@@ -55,9 +60,9 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _die_between(chance: str) -> None:
+def _die_between(path: str) -> None:
     def between() -> None:
-        if random.random() < float(chance):
+        if random.random() < _CHANCE and Path(path).exists():
             os.kill(os.getpid(), signal.SIGKILL)
 
     _replace(stepwell._worker.worker, "Broker", partial(Broker, between=between))
@@ -71,6 +76,25 @@ def _every_role(_: str) -> None:
 def _reconcile(seconds: str) -> None:
     quick = partial(EngineSettings, reconcile_interval=float(seconds))
     _replace(stepwell._worker.worker, "EngineSettings", quick)
+
+
+def _stuck(path: str) -> None:
+    opened, asked_for = stepwell.adapters.kafka.consumer.open_consumer, Path(path).exists
+
+    async def open_one(*given: Any) -> Any:
+        consumer, born_later = await opened(*given), asked_for()
+        getmany = consumer.getmany
+
+        async def poll(*shards: Any, timeout_ms: int = 0, **named: Any) -> Any:
+            if not born_later and asked_for():
+                await asyncio.sleep(timeout_ms / 1000)
+                return {}
+            return await getmany(*shards, timeout_ms=timeout_ms, **named)
+
+        consumer.getmany = poll
+        return consumer
+
+    _replace(stepwell.adapters.kafka.consumer, "open_consumer", open_one)
 
 
 def _memory(mebibytes: str) -> None:
@@ -103,6 +127,7 @@ _INJECTIONS: dict[Inject, Callable[[str], None]] = {
     Inject.DIE_BETWEEN: _die_between,
     Inject.EVERY_ROLE: _every_role,
     Inject.RECONCILE: _reconcile,
+    Inject.STUCK: _stuck,
     Inject.MEMORY: _memory,
     Inject.CLOCK: _clock,
 }

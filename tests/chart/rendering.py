@@ -1,7 +1,7 @@
 """What the chart makes of values: the objects in an order of their own, so that only their content is compared.
 
 A case is a file of values. Comments at its top may say ``release:`` and ``namespace:``. What a case makes is kept as
-its difference from the case ``base``, whose objects are kept whole; texts that stand in files of their own are left out.
+its difference from the case ``base``, whose objects are kept whole; texts that have files of their own are left out.
 ``python -m tests.chart.rendering`` writes all of them anew.
 """
 

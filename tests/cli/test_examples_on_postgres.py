@@ -17,18 +17,20 @@ from tests.cli.support import REPOSITORY, Kept, call, database_of, running, unti
 from tests.cluster.postgres import Server
 
 
-@pytest.fixture(scope="module")
-def kept(postgres: Server) -> Iterator[Kept]:
+@pytest.fixture(scope="module", params=["database", "database and broker"])
+def kept(request: pytest.FixtureRequest, postgres: Server) -> Iterator[Kept]:
     """All of them served by one process, from what their READMEs name."""
     with ExitStack() as stack:
         dsn = stack.enter_context(database_of(postgres))
+        beside = request.param == "database and broker"
+        broker = ("--kafka", request.getfixturevalue("kafka").bootstrap) if beside else ()
         kept = Kept(here=REPOSITORY, args=("--dsn", dsn), dsn=dsn)
         manifests = [part for topic in TOPICS for part in ("-f", f"examples/{topic}/workflow.yaml")]
         given = (
             *("--trigger", lines_for_getting_started(stack)),
             *("--topic", "payments.events=examples/connector/payments.jsonl"),
         )
-        process = stack.enter_context(running("dev", *manifests, *given, *kept.args, cwd=REPOSITORY))
+        process = stack.enter_context(running("dev", *manifests, *given, *broker, *kept.args, cwd=REPOSITORY))
         until(lambda: process.poll() is not None or served(kept) == len(TOPICS), "all workflows")
         assert process.poll() is None
         yield kept

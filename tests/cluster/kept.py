@@ -7,14 +7,17 @@ the server, and removes its data unless it was told to leave them.
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 END_SECONDS = 60.0
+_PORTS = range(20_000, 30_000)
 
 _KEEPER = """\
 import shutil, subprocess, sys
@@ -75,12 +78,17 @@ class Kept:
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    """Loopback ports that nobody listens on, all different.
+
+    They are below those that systems give to outgoing connections: one of those may come at any time, and would be in
+    the way of a server that is started a little later, or again.
+    """
+    found: list[int] = []
+    # Not by the common seed: two sessions would try the same ones at the same moment.
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found

@@ -21,7 +21,7 @@ from stepwell.resources import RunResource, WorkflowResource, problems_of
 
 MODELS = {"Workflow": WorkflowResource, "Run": RunResource}
 KINDS = ("Workflow", "Run")
-SPECS = {
+SPECS: dict[str, dict[str, Any]] = {
     "Workflow": {"start": "Done", "statuses": [{"name": "Done", "terminal": True}]},
     "Run": {"workflowRef": {"name": "orders"}},
 }

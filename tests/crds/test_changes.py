@@ -111,7 +111,7 @@ def test_the_rest_of_a_run_may_change_and_each_change_is_a_new_generation(change
 
 
 WISHES = (None, "Running", "Paused", "Cancelled", "DataDeleted")
-MAY_FOLLOW = {
+MAY_FOLLOW: dict[str | None, set[str | None]] = {
     None: set(WISHES),
     "Running": set(WISHES),
     "Paused": set(WISHES),

@@ -13,6 +13,7 @@ from tests.operator import golden
 from tests.operator.manifests import STATUSES, full, resource, workflow
 
 from stepwell._worker.settings import known_settings
+from stepwell.adapters.kubernetes import RULES
 from stepwell.control import parse_duration
 from stepwell.errors import DefinitionErrors
 from stepwell.resources import WorkflowResource, parse_manifests, to_definition
@@ -165,7 +166,7 @@ def test_an_account_of_the_users_is_given_the_right_and_none_is_made() -> None:
 def test_workers_may_touch_leases_and_nothing_else() -> None:
     (rule,) = made(resource())[Child("Role", "orders-worker")]["rules"]
 
-    assert (rule["apiGroups"], rule["resources"]) == (["coordination.k8s.io"], ["leases"])
+    assert [(*rule["apiGroups"], tuple(rule["resources"]), tuple(rule["verbs"]))] == list(RULES)
 
 
 def test_each_variable_stands_once() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.cluster.kafka import Broker
 from tests.cluster.postgres import Server
 from tests.worker.flow import Order, S, Word, reviewed, wf
-from tests.worker.kit import crew, logs
+from tests.worker.kit import Process, crew, logs
 
 from stepwell import RunState
 from stepwell.client import Client
@@ -31,7 +31,20 @@ async def test_a_worker_takes_runs_all_their_way(postgres: Server, kafka: Broker
         for record in ended:
             history = await runs.history(record.id)
             assert [entry.version for entry in history] == list(range(1, record.version + 1))
+        metrics = metrics_of(worker)
+        assert metrics['stepwell_role_held{role="keeper"}'] == 1
+        assert metrics['stepwell_role_held{role="connector/orders/shop"}'] == 1
+        assert metrics["stepwell_shards_held"] == wf.build().partitions
+        assert metrics["stepwell_members"] == 1
+        assert metrics['stepwell_events_published_total{by="writer",outcome="taken"}'] > 0
         assert await worker.stop() == 0, worker.log.read_text()
+
+
+def metrics_of(worker: Process) -> dict[str, float]:
+    status, page = worker.page("/metrics")
+    assert status == 200
+    lines = (line.rpartition(" ") for line in page.splitlines() if line and not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}
 
 
 async def test_a_killed_worker_is_replaced_and_no_run_is_lost(postgres: Server, kafka: Broker, tmp_path: Path) -> None:

@@ -28,14 +28,14 @@ What the operator may do where it serves Workflows. It reads no Secret. It holds
 # What workers may do; the operator itself only reads who lives.
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  verbs: [get, list, watch, create, update, patch, delete]
+  verbs: [get, list, create, update, patch, delete]
 # Why a pod does not start, such as a Secret that is missing.
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end }}
 
 {{- /* The lock of the replicas among themselves, in the release's own namespace. */}}
@@ -46,7 +46,7 @@ What the operator may do where it serves Workflows. It reads no Secret. It holds
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   resourceNames: [{{ include "stepwell.fullname" . }}]
-  verbs: [get, watch, update, patch]
+  verbs: [get, update]
 {{- end }}
 
 {{- define "stepwell.viewRules" -}}

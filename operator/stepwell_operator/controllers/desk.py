@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from stepwell.control import ControlPlane
 from stepwell_operator.cluster.cache import Cache
+from stepwell_operator.cluster.members import Members
 from stepwell_operator.cluster.writer import Writer
 from stepwell_operator.controllers.queue import Queue
 from stepwell_operator.metrics import Metrics
@@ -20,6 +21,7 @@ class Desk:
     plane: ControlPlane
     cache: Cache
     writer: Writer
+    members: Members
     queue: Queue
     metrics: Metrics
     refused: set[tuple[str, str]] = field(default_factory=set)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from stepwell.control import Known
+from stepwell.control import Known, format_duration, topics_of
 from stepwell.errors import StoreError
 from stepwell.ports.steering import Governing, LiveCount
 from stepwell_operator.cluster.api import ApiError
@@ -19,11 +20,22 @@ from stepwell_operator.controllers.children import Children
 from stepwell_operator.controllers.desk import Desk
 from stepwell_operator.controllers.excuse import excuse
 from stepwell_operator.controllers.facts import Facts
+from stepwell_operator.planning.members import drain_of, shares_of
 from stepwell_operator.planning.mirror import patch_of
 from stepwell_operator.planning.objects import parse_instant, seen_workflow
 from stepwell_operator.planning.rollout import Progress, progress
 from stepwell_operator.planning.stranded import to_migrate
-from stepwell_operator.planning.workflow import Refusal, Sound, State, Workflow, judge, status_of, strands
+from stepwell_operator.planning.workflow import (
+    Drain,
+    Refusal,
+    Shares,
+    Sound,
+    State,
+    Workflow,
+    judge,
+    status_of,
+    strands,
+)
 from stepwell_operator.specs.children import Child, Manifest, children
 from stepwell_operator.specs.groups import groups_of
 from stepwell_operator.specs.names import Owner
@@ -33,6 +45,7 @@ log = logging.getLogger(__name__)
 _SOON = 2.0
 """Seconds until something is looked at again that nobody tells of: runs that leave a status, attempts that end."""
 _CONFLICT_SECONDS = 0.2
+_AT_REST = 1.0
 
 
 @dataclass(kw_only=True)
@@ -46,6 +59,8 @@ class _Look:
     hindrance: Refusal | None = None
     progress: Progress | None = None
     migrating: int = 0
+    shares: Shares | None = None
+    drain: Drain | None = None
     again: float | None = None
 
     @property
@@ -60,6 +75,8 @@ class WorkflowController:
         self._desk = desk
         self._facts = facts
         self._children = Children(desk)
+        self._quiet: dict[Key, tuple[float, int]] = {}
+        """Since when a suspended workflow has been at rest, and under which generation."""
 
     async def look(self, key: Key) -> float | None:
         """Do what is to be done; see ``queue.Work``."""
@@ -84,8 +101,27 @@ class WorkflowController:
         look = _Look(workflow=workflow, judged=judge(workflow), known=before)
         await self._govern(key, look)
         await self._roll_out(look)
+        await self._ask_members(key, look)
         self._wake_runs(key, before, look)
         return await self._tell(key, kept, look)
+
+    async def tell_lags(self, now: datetime) -> None:
+        """Leave an Event where runs have waited for their step longer than ``lagAlertAfter``."""
+        for key, status, oldest in self._facts.late(now):
+            kept = self._desk.cache.get(key)
+            known = await self._desk.plane.workflows.get(key.namespace, key.name)
+            found = None if known is None else known.definition.status(status)
+            if (
+                kept is None
+                or found is None
+                or found.step is None
+                or now - oldest <= found.step.options.lag_alert_after
+            ):
+                continue
+            limit = format_duration(found.step.options.lag_alert_after)
+            message = f"runs in status {status!r} have waited for their step for longer than lagAlertAfter ({limit})"
+            target = Target(WORKFLOWS, key.namespace, key.name, kept.uid)
+            await self._desk.writer.tell(target, reason="Lagging", message=message, warning=True, now=now)
 
     async def _govern(self, key: Key, look: _Look) -> None:
         """Store the suspension, and the definition too if it may be rolled out."""
@@ -162,6 +198,38 @@ class WorkflowController:
         message = f"{done.moved} runs were moved out of {', '.join(sorted(waiting))}"
         await self._event(look, "Migrated", message, warning=False)
 
+    async def _ask_members(self, key: Key, look: _Look) -> None:
+        """What the workers tell, for as long as it is not what one waits for."""
+        known = look.known
+        if known is None:
+            return
+        if look.progress is not None and look.progress.serving:
+            members = await self._desk.members.live(key.namespace)
+            look.shares = shares_of(topics_of(known.definition, key.namespace), members)
+            if look.shares.unheld:
+                look.again = _SOON
+        if not known.row.suspended:
+            self._quiet.pop(key, None)
+            return
+        members = await self._desk.members.live(key.namespace)
+        unsent = await self._desk.plane.workflows.unsent(key.namespace, key.name)
+        look.drain = drain_of(key.name, known.row.generation, members, unsent=unsent)
+        self._settle_drain(key, look, look.drain, known.row.generation)
+
+    def _settle_drain(self, key: Key, look: _Look, drain: Drain, generation: int) -> None:
+        """A handler may still start for a moment after the suspension was seen: only a second look is believed."""
+        if not drain.over:
+            self._quiet.pop(key, None)
+            look.again = _SOON
+            return
+        now = time.monotonic()
+        since, of = self._quiet.setdefault(key, (now, generation))
+        if of != generation:
+            self._quiet[key] = since, _ = (now, generation)
+        if now - since < _AT_REST:
+            look.drain = replace(drain, settling=True)
+            look.again = _SOON
+
     def _wake_runs(self, key: Key, before: Known | None, look: _Look) -> None:
         """Who waits for the workflow is looked at when it has become another one."""
         place = (key.namespace, key.name)
@@ -184,6 +252,8 @@ class WorkflowController:
             progress=look.progress,
             known=look.known,
             migrating=look.migrating,
+            shares=look.shares,
+            drain=look.drain,
             live=self._facts.live(key),
             last_ticks=self._facts.ticks,
         )

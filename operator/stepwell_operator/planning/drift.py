@@ -35,7 +35,7 @@ def owned(there: Mapping[str, Any], *, manager: str) -> dict[str, Any]:
     for entry in there["metadata"].get("managedFields") or ():
         if entry.get("manager") == manager and entry.get("operation") == "Apply" and not entry.get("subresource"):
             fields = entry.get("fieldsV1") or {}
-    part = _project(there, fields)
+    part = _project(there, fields) if fields else {}
     return part if isinstance(part, dict) else {}
 
 

@@ -82,11 +82,13 @@ class Drain:
     behind: int = 0
     """Workers that have not seen the suspension yet."""
     unsent: bool = False
+    settling: bool = False
+    """It was seen at rest for the first time, and is looked at once more."""
 
     @property
     def over(self) -> bool:
         """Whether nothing is under way."""
-        return not (self.in_flight or self.behind or self.unsent)
+        return not (self.in_flight or self.behind or self.unsent or self.settling)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +168,8 @@ def _reconciling(state: State) -> Condition | None:
 
 def _consumers(state: State) -> Condition:
     if state.progress is None or not state.progress.serving:
-        message = "there is a group of workers without a pod that is at work"
+        idle = ", ".join(state.progress.idle) if state.progress else "any"
+        message = f"no pod of Deployment {idle} is at work (kubectl logs deployment/NAME says why)"
         return Condition(type="ConsumersReady", status=False, reason="NoWorkers", message=message)
     shares = state.shares
     if shares is not None and shares.unheld:
@@ -203,7 +206,9 @@ def _drained(state: State) -> Condition:
     if drain.behind:
         message = f"{drain.behind} workers have not seen the suspension yet"
         return Condition(type="Drained", status=False, reason="NotSeen", message=message)
-    return Condition(type="Drained", status=False, reason="EventsUnsent", message="events are still to be sent")
+    if drain.unsent:
+        return Condition(type="Drained", status=False, reason="EventsUnsent", message="events are still to be sent")
+    return Condition(type="Drained", status=False, reason="Settling", message="it is looked at once more")
 
 
 _COUNTED = {RunState.INITIATED: "initiated", RunState.RUNNING: "running", RunState.PAUSED: "paused"}

@@ -27,7 +27,7 @@ def role(owner: Owner) -> dict[str, object]:
             {
                 "apiGroups": ["coordination.k8s.io"],
                 "resources": ["leases"],
-                "verbs": ["get", "list", "create", "update", "patch", "delete"],
+                "verbs": ["get", "list", "create", "patch", "delete"],
             }
         ],
     }

@@ -65,4 +65,5 @@ def _secret(name: str, secret: str, key: str) -> Variable:
 
 
 def _field(name: str, path: str) -> Variable:
-    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+    # The version is what the API server would add by itself.
+    return {"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}}

@@ -13,6 +13,7 @@ from stepwell.resources.pods import Worker
 from stepwell_operator.specs import environment
 from stepwell_operator.specs.groups import Group
 from stepwell_operator.specs.names import DIGEST_ANNOTATION, common_labels, shared_name
+from stepwell_operator.specs.quantities import amounts
 
 Spec = dict[str, object]
 
@@ -65,7 +66,7 @@ def _container(group: Group, worker: Worker, *, headers: Iterable[SecretKey], in
         ),
         "ports": [{"name": _PROBES, "containerPort": environment.PORT, "protocol": "TCP"}],
         "livenessProbe": _probe("/healthz", period=10, failures=6),
-        "readinessProbe": _probe("/readyz", period=5, failures=3),
+        "readinessProbe": _probe("/readyz", period=3, failures=2),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -80,8 +81,8 @@ def _container(group: Group, worker: Worker, *, headers: Iterable[SecretKey], in
     if worker.env_from:
         container["envFrom"] = environment.sources(worker.env_from)
     if group.resources is not None:
-        wanted = {"limits": group.resources.limits, "requests": group.resources.requests}
-        container["resources"] = {kind: amounts for kind, amounts in wanted.items() if amounts}
+        wanted = {"limits": amounts(group.resources.limits), "requests": amounts(group.resources.requests)}
+        container["resources"] = {kind: found for kind, found in wanted.items() if found}
     return container
 
 

@@ -113,6 +113,7 @@ class Keeper:
         moved = 0
         while True:
             due = await self._release()
+            self._context.telemetry.outbox(due.outbox_age)
             if due.overdue and self._context.relay is not None:
                 moved += await self._context.relay.sweep(settings.namespace)
                 self._pause = _FIRST_PAUSE

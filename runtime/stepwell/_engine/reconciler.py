@@ -126,5 +126,6 @@ class Reconciler:
             part = lost[start : start + _SENT_AT_ONCE]
             sent += await self._context.store.send_again([(run_id, self._suspects[run_id].version) for run_id in part])
         if sent:
+            self._context.telemetry.resent(sent)
             log.warning("events were lost", extra={"action": "events_sent_again", "runs": sent})
         return sent

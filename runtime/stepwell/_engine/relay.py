@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from stepwell.ports.outbox import EventOutbox, EventPublisher
 from stepwell.ports.stream import Delivery
+from stepwell.ports.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +24,16 @@ class Relay:
     """Between one store and one broker. ``fault`` is called between publishing and deleting: a test may end there."""
 
     def __init__(
-        self, outbox: EventOutbox, publisher: EventPublisher, *, fault: Callable[[], None] | None = None
+        self,
+        outbox: EventOutbox,
+        publisher: EventPublisher,
+        telemetry: Telemetry,
+        *,
+        fault: Callable[[], None] | None = None,
     ) -> None:
         self._outbox = outbox
         self._publisher = publisher
+        self._telemetry = telemetry
         self._fault = fault
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -47,7 +54,7 @@ class Relay:
         swept = 0
         while True:
             found = await self._outbox.overdue(namespace, _SWEPT_AT_ONCE)
-            taken = await self._publish(found)
+            taken = await self._publish(found, swept=True)
             swept += taken
             # What the broker did not take would be found again at once.
             if len(found) < _SWEPT_AT_ONCE or taken < len(found):
@@ -67,9 +74,9 @@ class Relay:
         task.add_done_callback(self._tasks.discard)
 
     async def _publish_all(self, deliveries: Sequence[Delivery]) -> None:
-        await self._publish(deliveries)
+        await self._publish(deliveries, swept=False)
 
-    async def _publish(self, deliveries: Sequence[Delivery]) -> int:
+    async def _publish(self, deliveries: Sequence[Delivery], *, swept: bool) -> int:
         if not deliveries:
             return 0
         taken = await self._publisher.publish([delivery.event for delivery in deliveries])
@@ -77,4 +84,5 @@ class Relay:
         if self._fault is not None:
             self._fault()
         self._outbox.published(done)
+        self._telemetry.published(len(done), len(deliveries) - len(done), swept=swept)
         return len(done)

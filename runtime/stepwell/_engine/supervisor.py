@@ -142,7 +142,9 @@ class Engine:
         )
         self._broker = ports.broker
         if ports.broker is not None:
-            self.context.relay = Relay(ports.broker.outbox, ports.broker.publisher, fault=ports.broker.between)
+            self.context.relay = Relay(
+                ports.broker.outbox, ports.broker.publisher, ports.telemetry, fault=ports.broker.between
+            )
             self.context.belongs_here = ports.broker.belongs_here
             self.context.holds, self.context.served = ports.broker.holds, ports.broker.served
             self.context.moves = ports.broker.moves

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from stepwell._domain.states import RunState
 from stepwell.ports.store import StatusCount
-from stepwell.ports.telemetry import Attempt, Telemetry
+from stepwell.ports.telemetry import Attempt, Sharing, Telemetry
 
 _REMEMBERED = 200
 
@@ -29,6 +29,10 @@ class Tally:
         """By workflow and state entered."""
         self.lag: dict[tuple[str, str], float] = {}
         self.counts: tuple[StatusCount, ...] = ()
+        self.sent: Counter[str] = Counter()
+        """Events that the broker took, that were left to the sweep, and that were lost and sent again."""
+        self.outbox_age = 0.0
+        self.shared: Sharing | None = None
         self.moves = 0
         self.commits = 0
         self.recent: deque[Attempt] = deque(maxlen=_REMEMBERED)
@@ -62,6 +66,23 @@ class Tally:
         """Count stored decisions."""
         self.moves += rows
         self.commits += 1
+
+    def published(self, taken: int, left: int, *, swept: bool) -> None:  # noqa: ARG002  (the port's shape)
+        """Count events that the broker took, or did not."""
+        self.sent["taken"] += taken
+        self.sent["left"] += left
+
+    def outbox(self, age: float) -> None:
+        """Remember the newest age."""
+        self.outbox_age = age
+
+    def resent(self, runs: int) -> None:
+        """Count runs whose event was lost."""
+        self.sent["again"] += runs
+
+    def sharing(self, sharing: Sharing) -> None:
+        """Remember it."""
+        self.shared = sharing
 
     def loop(self, name: str, *, running: bool) -> None:
         """Remember whether a loop runs."""
@@ -103,6 +124,26 @@ class FanOut:
         """See ``Telemetry.committed``."""
         for listener in self._listeners:
             listener.committed(rows, seconds)
+
+    def published(self, taken: int, left: int, *, swept: bool) -> None:
+        """See ``Telemetry.published``."""
+        for listener in self._listeners:
+            listener.published(taken, left, swept=swept)
+
+    def outbox(self, age: float) -> None:
+        """See ``Telemetry.outbox``."""
+        for listener in self._listeners:
+            listener.outbox(age)
+
+    def resent(self, runs: int) -> None:
+        """See ``Telemetry.resent``."""
+        for listener in self._listeners:
+            listener.resent(runs)
+
+    def sharing(self, sharing: Sharing) -> None:
+        """See ``Telemetry.sharing``."""
+        for listener in self._listeners:
+            listener.sharing(sharing)
 
     def loop(self, name: str, *, running: bool) -> None:
         """See ``Telemetry.loop``."""

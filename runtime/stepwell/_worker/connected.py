@@ -131,7 +131,8 @@ async def connect(
 
 async def _store(settings: WorkerSettings) -> tuple[PostgresStore, str]:
     dsn = settings.dsn.get_secret_value()
-    store = await open_postgres(dsn, name=f"stepwell {settings.name}", connections=settings.pool_size)
+    name = f"stepwell {settings.name}"
+    store = await open_postgres(dsn, name=name, connections=settings.pool_size, pgbouncer=settings.pgbouncer)
     try:
         return store, await _installation(settings, store)
     except BaseException:

@@ -129,9 +129,10 @@ async def dev_session(plan: DevPlan, *, tell: Callable[[str], None]) -> AsyncIte
     Raises ``StoreRefusedError`` if another engine has the store, and what opening it raises.
     """
     async with AsyncExitStack() as stack:
-        ground = await stack.enter_async_context(ground_at(plan.place, plan.topics))
+        definitions = [application.definition for application in plan.applications]
+        ground = await stack.enter_async_context(ground_at(plan.place, plan.topics, definitions))
         # Services under development run on this machine.
-        http = http_caller([application.definition for application in plan.applications], allow=_LOOPBACK)
+        http = http_caller(definitions, allow=_LOOPBACK)
         stack.push_async_callback(http.close)
         refused = await _start_runs(plan, ground.store, tell)
         tally = Tally()

@@ -5,13 +5,13 @@ Whatever it is, one engine at a time has it, and takes all of its events.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from stepwell._domain.definition import Connector, SourceKind
+from stepwell._domain.definition import Connector, SourceKind, WorkflowDefinition
 from stepwell._engine.supervisor import Broker, SourceOf
 from stepwell._worker.opened import open_postgres, telling
 from stepwell._worker.places import DEFAULT_NAMESPACE, Place
@@ -23,6 +23,9 @@ from stepwell.ports.source import MessageSource
 from stepwell.ports.store import RecordStore
 from stepwell.ports.stream import EventStream
 from stepwell.ports.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from stepwell.adapters.postgres import PostgresStore
 
 _CONNECTIONS = 10
 
@@ -49,13 +52,15 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground_at(place: Place, topics: Mapping[str, Path]) -> AsyncIterator[Ground]:
+async def ground_at(
+    place: Place, topics: Mapping[str, Path], definitions: Sequence[WorkflowDefinition]
+) -> AsyncIterator[Ground]:
     """Take a place. ``topics`` maps names of topics to files of JSON lines.
 
     Raises ``StoreRefusedError`` if another engine has it, or a file that runs by a test's virtual time, and what
     opening it raises.
     """
-    taken = _file(place.file, topics) if place.dsn is None else _database(place, place.dsn, topics)
+    taken = _file(place.file, topics) if place.dsn is None else _database(place, place.dsn, topics, definitions)
     async with taken as ground:
         yield ground
 
@@ -87,8 +92,10 @@ async def _file(path: Path, topics: Mapping[str, Path]) -> AsyncIterator[Ground]
 
 
 @asynccontextmanager
-async def _database(place: Place, dsn: str, topics: Mapping[str, Path]) -> AsyncIterator[Ground]:
-    """A database that is its own broker."""
+async def _database(
+    place: Place, dsn: str, topics: Mapping[str, Path], definitions: Sequence[WorkflowDefinition]
+) -> AsyncIterator[Ground]:
+    """A database that is its own broker, or one with a broker beside it."""
     store = await open_postgres(dsn, name="stepwell-dev", connections=_CONNECTIONS)
     try:
         from stepwell.adapters.postgres import EngineLock as DatabaseLock  # noqa: PLC0415  (loaded by now)
@@ -96,6 +103,10 @@ async def _database(place: Place, dsn: str, topics: Mapping[str, Path]) -> Async
         with telling(dsn):
             lock = await DatabaseLock.acquire(dsn, namespace=place.namespace)
         try:
+            if place.kafka is not None:
+                async with _with_kafka(store, place.kafka, place, topics, definitions) as ground:
+                    yield replace(ground, lost=lock.lost)
+                return
 
             def source(workflow: str, connector: Connector) -> MessageSource:
                 found = file_source(
@@ -121,12 +132,26 @@ async def _database(place: Place, dsn: str, topics: Mapping[str, Path]) -> Async
         await store.close()
 
 
+def _with_kafka(
+    store: PostgresStore,
+    bootstrap: str,
+    place: Place,
+    topics: Mapping[str, Path],
+    definitions: Sequence[WorkflowDefinition],
+) -> AbstractAsyncContextManager[Ground]:
+    try:
+        from stepwell._worker.kafka_ground import kafka_ground  # noqa: PLC0415  (a driver that not everybody has)
+    except ModuleNotFoundError as error:
+        raise StoreRefusedError("the driver of Kafka is missing: pip install 'stepwell[kafka]'") from error
+    return kafka_ground(store, bootstrap, namespace=place.namespace, definitions=definitions, files=topics)
+
+
 def _no_source(workflow: str, connector: Connector) -> DefinitionError:
     topic = connector.source.topic
     rule = (
         "a database has no topics of its own: read another kind of stream, or run it over a file with --store"
         if connector.source.kind is SourceKind.IN_PROCESS
-        else f"no broker is named: read the topic from a file with --topic {topic}=FILE"
+        else f"no broker is named: name one with --kafka, or read a file with --topic {topic}=FILE"
     )
     return DefinitionError(
         Problem(path=f"workflow {workflow}: connector {connector.name}", value=repr(topic), rule=rule)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter, ValidationError
 
 from stepwell._worker import dsn as dsns
 from stepwell._worker.places import DEFAULT_NAMESPACE, Place
@@ -18,6 +21,7 @@ from stepwell.ports.store import RecordStore
 if TYPE_CHECKING:
     from stepwell.adapters.postgres import PostgresStore
 
+_PGBOUNCER = "STEPWELL_PGBOUNCER"
 _CONNECTIONS = 2
 """Of a command: one for what it asks, one to look whether anything changed."""
 
@@ -59,12 +63,18 @@ async def _opened_database(dsn: str, namespace: str) -> AsyncIterator[Opened]:
         yield found
 
 
-async def open_postgres(dsn: str, *, name: str, connections: int, outside: bool = False) -> PostgresStore:
-    """As ``PostgresStore.open``; errors name the server, and no secret. Raises ``SettingsError`` for what is no DSN."""
+async def open_postgres(
+    dsn: str, *, name: str, connections: int, outside: bool = False, pgbouncer: bool | None = None
+) -> PostgresStore:
+    """As ``PostgresStore.open``; errors name the server, and no secret. Raises ``SettingsError`` for what is no DSN.
+
+    ``pgbouncer`` None: as ``STEPWELL_PGBOUNCER`` says.
+    """
+    pooled = pgbouncer_said() if pgbouncer is None else pgbouncer
     with telling(dsn):
         from stepwell.adapters.postgres import PostgresStore  # noqa: PLC0415  (a driver that not everybody has)
 
-        return await PostgresStore.open(dsn, name=name, connections=connections, outside=outside)
+        return await PostgresStore.open(dsn, name=name, connections=connections, outside=outside, pgbouncer=pooled)
 
 
 async def migrate_postgres(dsn: str) -> int:
@@ -85,6 +95,15 @@ def telling(dsn: str) -> Iterator[None]:
         raise StoreRefusedError("the driver of PostgreSQL is missing: pip install 'stepwell[postgres]'") from error
     except StoreError as error:
         raise type(error)(f"{dsns.shown(dsn)}: {error}") from error
+
+
+def pgbouncer_said() -> bool:
+    """What ``STEPWELL_PGBOUNCER`` says, for those that read no other settings. Raises ``SettingsError``."""
+    said = os.environ.get(_PGBOUNCER, "")
+    try:
+        return bool(said) and TypeAdapter(bool).validate_python(said)
+    except ValidationError:
+        raise SettingsError([Problem(path=_PGBOUNCER, value=repr(said), rule="must be true or false")]) from None
 
 
 def check_dsn(dsn: str) -> None:

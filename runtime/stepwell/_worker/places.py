@@ -19,6 +19,8 @@ class Place:
     file: Path = DEFAULT_STORE
     dsn: str | None = field(default=None, repr=False)
     namespace: str = DEFAULT_NAMESPACE
+    kafka: str | None = None
+    """``HOST:PORT`` of the broker beside the database; None: the database is its own."""
 
     def __str__(self) -> str:
         return str(self.file) if self.dsn is None else f"{dsns.shown(self.dsn)} ({self.namespace})"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 
 from stepwell._domain.definition import WorkflowDefinition
 from stepwell._domain.record import Event
+from stepwell._domain.topic_names import topic_name, topics_of
 from stepwell._engine.share import Share, separate
-from stepwell.adapters.kafka import topic_name
 
 
 class Topics:
@@ -37,8 +37,7 @@ class Topics:
 
     def all_of(self, definition: WorkflowDefinition) -> dict[str, int]:
         """Every topic of a workflow, with the partitions that it is to have."""
-        statuses: list[str | None] = [None, *_separate_steps(definition)]
-        return {topic_name(self._namespace, definition.name, each): definition.partitions for each in statuses}
+        return topics_of(definition, self._namespace)
 
 
 def _separate_steps(definition: WorkflowDefinition) -> list[str]:

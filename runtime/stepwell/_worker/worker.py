@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -28,7 +28,9 @@ from stepwell._worker.topics import Topics
 from stepwell.adapters.postgres import PostgresMembership
 from stepwell.application import Application
 from stepwell.errors import Problem, SettingsError
-from stepwell.ports.membership import Membership
+from stepwell.ports.http import HttpCaller
+from stepwell.ports.membership import Member, Membership
+from stepwell.ports.telemetry import Sharing, Telemetry
 
 log = logging.getLogger(__name__)
 
@@ -125,70 +127,29 @@ async def _work(
     found: list[Engine],
     stack: AsyncExitStack,
 ) -> Worker:
-    settings = plan.settings
-    http = http_caller(plan.definitions, allow=settings.http_allowed)
+    http = http_caller(plan.definitions, allow=plan.settings.http_allowed)
     stack.push_async_callback(http.close)
     tally = Tally()
-    own_topics = frozenset(t for each in plan.definitions for t in connected.topics.read_by(each, plan.share))
-    joined: list[Members] = []
-
-    def served(workflow: str) -> bool:
-        topic = connected.topics.common(workflow)
-        return any(topic in member.topics for member in joined[0].view.live.values()) if joined else False
-
-    def moves() -> Mapping[str, float]:
-        total = Counter[str]()
-        for member in joined[0].view.live.values() if joined else ():
-            total.update(member.moves)
-        return total
-
-    broker = Broker(
-        outbox=connected.store,
-        publisher=connected.publisher,
-        depths=connected.depths,
-        belongs_here=lambda event: connected.topics.of(event) in own_topics,
-        holds=lambda role: bool(joined) and joined[0].holds(role),
-        served=served,
-        moves=moves,
-        hand_back=connected.events.hand_back,
-    )
-    ports = Ports(
-        store=connected.store,
-        stream=connected.events,
-        clock=connected.store.clock,
-        telemetry=tally if health is None else FanOut(tally, health.telemetry),
-        http=http,
-        source_of=lambda workflow, connector: connected.source(settings.namespace, workflow, connector),
-        broker=broker,
-        upkeep=connected.store,
-    )
-    engine = Engine(
-        plan.applications,
-        ports,
-        settings=EngineSettings(
-            namespace=settings.namespace, share=plan.share, shared=True, drain=settings.grace_period
-        ),
-    )
+    telemetry: Telemetry = tally if health is None else FanOut(tally, health.telemetry)
+    topics = frozenset(topic for each in plan.definitions for topic in connected.topics.read_by(each, plan.share))
+    others = _Others(connected.topics)
+    engine = _engine(plan, connected, others, topics, telemetry, http)
     found.append(engine)
     members = Members(
-        _membership(settings, connected.installation),
-        name=settings.name,
-        topics=own_topics,
+        _membership(plan.settings, connected.installation),
+        name=plan.settings.name,
+        topics=topics,
         roles=engine.roles,
-        observe=lambda: Load(
-            in_flight=engine.context.lanes.taken(),
-            seen=engine.context.catalog.generations,
-            moves=engine.context.rates.moves(),
-        ),
+        observe=lambda: _observed(engine, others, telemetry),
         in_hand=engine.in_hand,
         every_role=plan.every_role,
     )
     await stack.enter_async_context(members)
-    joined.append(members)
+    others.members = members
     shards = Shards(
         members,
         connected.events,
-        partitions=lambda: _partitions(connected, plan, own_topics),
+        partitions=lambda: _partitions(connected, plan, topics),
         on_suspect=connected.events.suspect,
         on_unfinished=engine.leave,
     )
@@ -198,18 +159,76 @@ async def _work(
     if health is not None:
         health.readiness.store, health.readiness.engine = connected.store, engine
         stack.callback(setattr, health.readiness, "draining", True)
-    log.info(
-        "worker at work",
-        extra={"action": "worker_started", "member": members.name, "topics": sorted(own_topics)},
+    log.info("worker at work", extra={"action": "worker_started", "member": members.name, "topics": sorted(topics)})
+    pages = None if health is None else health.url
+    return Worker(plan=plan, engine=engine, members=members, tally=tally, connected=connected, pages=pages)
+
+
+class _Others:
+    """What the engine asks about other workers; nothing is known before this one has joined them."""
+
+    def __init__(self, topics: Topics) -> None:
+        self._topics = topics
+        self.members: Members | None = None
+
+    @property
+    def live(self) -> Collection[Member]:
+        return () if self.members is None else self.members.view.live.values()
+
+    def holds(self, role: str) -> bool:
+        return self.members is not None and self.members.holds(role)
+
+    def served(self, workflow: str) -> bool:
+        topic = self._topics.common(workflow)
+        return any(topic in member.topics for member in self.live)
+
+    def moves(self) -> Mapping[str, float]:
+        total = Counter[str]()
+        for member in self.live:
+            total.update(member.moves)
+        return total
+
+
+def _engine(
+    plan: WorkerPlan,
+    connected: Connected,
+    others: _Others,
+    topics: frozenset[str],
+    telemetry: Telemetry,
+    http: HttpCaller,
+) -> Engine:
+    namespace = plan.settings.namespace
+    broker = Broker(
+        outbox=connected.store,
+        publisher=connected.publisher,
+        depths=connected.depths,
+        belongs_here=lambda event: connected.topics.of(event) in topics,
+        holds=others.holds,
+        served=others.served,
+        moves=others.moves,
+        hand_back=connected.events.hand_back,
     )
-    return Worker(
-        plan=plan,
-        engine=engine,
-        members=members,
-        tally=tally,
-        connected=connected,
-        pages=None if health is None else health.url,
+    ports = Ports(
+        store=connected.store,
+        stream=connected.events,
+        clock=connected.store.clock,
+        telemetry=telemetry,
+        http=http,
+        source_of=lambda workflow, connector: connected.source(namespace, workflow, connector),
+        broker=broker,
+        upkeep=connected.store,
     )
+    settings = EngineSettings(namespace=namespace, share=plan.share, shared=True, drain=plan.settings.grace_period)
+    return Engine(plan.applications, ports, settings=settings)
+
+
+def _observed(engine: Engine, others: _Others, telemetry: Telemetry) -> Load:
+    """What the record tells of this worker; its metrics are told along with it."""
+    own = others.members.own if others.members is not None else None
+    if own is not None:
+        telemetry.sharing(Sharing(members=len(others.live), shards=len(own.held), roles=own.roles))
+    context = engine.context
+    return Load(seen=context.catalog.generations, in_flight=context.lanes.taken(), moves=context.rates.moves())
 
 
 async def _drain(engine: Engine, members: Members) -> None:
@@ -226,7 +245,8 @@ async def _partitions(connected: Connected, plan: WorkerPlan, own: frozenset[str
 def _membership(settings: WorkerSettings, installation: str) -> Membership:
     match settings.membership:
         case MembershipKind.POSTGRES:
-            return PostgresMembership(settings.dsn.get_secret_value(), settings.namespace)
+            dsn = settings.dsn.get_secret_value()
+            return PostgresMembership(dsn, settings.namespace, pgbouncer=settings.pgbouncer)
         case MembershipKind.KUBERNETES:
             from stepwell.adapters.kubernetes import LeaseMembership, in_cluster  # noqa: PLC0415  (an extra)
 

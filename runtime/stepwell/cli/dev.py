@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,6 +52,12 @@ def dev(
             "--topic", metavar="NAME=FILE", help="Read this topic from a file of JSON lines. May be repeated."
         ),
     ] = None,
+    kafka: Annotated[
+        str | None,
+        typer.Option(
+            "--kafka", metavar="HOST:PORT", help="With --dsn: events, and the topics of connectors, are in this Kafka."
+        ),
+    ] = None,
     until_idle: Annotated[
         bool, typer.Option("--until-idle", help="End when all that is left waits for callbacks, timers or schedules.")
     ] = False,
@@ -71,10 +78,18 @@ def dev(
     """
     voice = Voice(log_format)
     with voice.reporting():
-        plan = _plan(files, place=place, triggers=triggers or [], topics=topics or [], metrics=metrics)
+        plan = _plan(files, place=_beside(place, kafka), triggers=triggers or [], topics=topics or [], metrics=metrics)
         code = asyncio.run(_serve(plan, voice, until_idle=until_idle, output=output))
     end_now_if_threads_hang(code)
     raise typer.Exit(code)
+
+
+def _beside(place: Place, kafka: str | None) -> Place:
+    if kafka is None:
+        return place
+    if place.dsn is None:
+        raise UsageError("--kafka: is for --dsn: a file is its own broker")
+    return replace(place, kafka=kafka)
 
 
 def _plan(files: list[str], *, place: Place, triggers: list[Path], topics: list[str], metrics: str | None) -> DevPlan:

@@ -50,16 +50,17 @@ class Client:
 
     @classmethod
     def connect(
-        cls, url: str, /, *, namespace: str = "default", actor: str = "sdk"
+        cls, url: str, /, *, namespace: str = "default", actor: str = "sdk", pgbouncer: bool = False
     ) -> AbstractAsyncContextManager[Client]:
         """A client of ``sqlite:///FILE`` (``sqlite:////absolute/FILE``) or ``postgresql://…``, within ``async with``.
 
-        A PostgreSQL url is written as for libpq, and needs the extra ``stepwell[postgres]``.
+        A PostgreSQL url is written as for libpq, and needs the extra ``stepwell[postgres]``. ``pgbouncer``: one in
+        transaction mode stands before that server.
 
         Raises ``ValueError`` for another url, ``StoreRefusedError`` for a file or a database that is not Stepwell's,
         ``StoreUnavailableError`` if the server cannot be reached.
         """
-        return _connected(cls, url, namespace, actor)
+        return _connected(cls, url, namespace, actor, pgbouncer=pgbouncer)
 
     def runs(self, workflow: Workflow[ModelT, EnumT, Any]) -> Runs[ModelT, EnumT]:
         """The runs of a workflow, with its types. Raises ``DefinitionErrors`` if the workflow has faults."""
@@ -118,18 +119,20 @@ class Client:
 
 
 @asynccontextmanager
-async def _connected(kind: type[Client], url: str, namespace: str, actor: str) -> AsyncIterator[Client]:
-    store, clock = await _open(url)
+async def _connected(
+    kind: type[Client], url: str, namespace: str, actor: str, *, pgbouncer: bool
+) -> AsyncIterator[Client]:
+    store, clock = await _open(url, pgbouncer=pgbouncer)
     try:
         yield kind(store, clock, namespace=namespace, actor=actor)
     finally:
         await store.close()
 
 
-async def _open(url: str) -> tuple[RecordStore, Clock]:
+async def _open(url: str, *, pgbouncer: bool) -> tuple[RecordStore, Clock]:
     parts = urlsplit(url)
     if parts.scheme == "postgresql":
-        return await _open_postgres(url)
+        return await _open_postgres(url, pgbouncer=pgbouncer)
     if parts.scheme != "sqlite" or parts.netloc or len(parts.path) <= 1:
         # The rest of the url may hold a password.
         raise ValueError(
@@ -143,10 +146,10 @@ async def _open(url: str) -> tuple[RecordStore, Clock]:
     return EmbeddedStore.open(Path(parts.path[1:]), clock=clock), clock
 
 
-async def _open_postgres(url: str) -> tuple[RecordStore, Clock]:
+async def _open_postgres(url: str, *, pgbouncer: bool) -> tuple[RecordStore, Clock]:
     try:
         from stepwell.adapters.postgres.store import PostgresStore  # noqa: PLC0415  (as above)
     except ModuleNotFoundError as error:
         raise StoreRefusedError("the driver of PostgreSQL is missing: pip install 'stepwell[postgres]'") from error
-    store = await PostgresStore.open(url, name="stepwell-client", outside=True)
+    store = await PostgresStore.open(url, name="stepwell-client", outside=True, pgbouncer=pgbouncer)
     return store, store.clock

@@ -7,6 +7,7 @@ before it needs none of them. Nothing here knows Kubernetes.
 from __future__ import annotations
 
 from stepwell._domain.durations import format_duration, parse_duration
+from stepwell._domain.topic_names import topics_of
 from stepwell._worker.address import Address
 from stepwell._worker.logs import JsonFormatter
 from stepwell.adapters.http.pages import Page, PageServer
@@ -33,4 +34,5 @@ __all__ = [
     "next_planned",
     "parse_duration",
     "secret_keys",
+    "topics_of",
 ]

@@ -118,6 +118,8 @@ class Due:
     """The earliest time at which anything else falls due; None: nothing waits."""
     retried: Mapping[str, int] = field(default_factory=dict)
     """Of the emitted ones, runs that failed before, by workflow."""
+    outbox_age: float = 0.0
+    """Seconds since the oldest event was stored that nobody has published; 0: there is none, or nobody publishes."""
     overdue: bool = False
     """Events are stored that nobody has published in time; see ``EventOutbox.overdue``."""
 

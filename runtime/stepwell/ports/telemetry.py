@@ -5,7 +5,7 @@ Telling never fails and never blocks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,18 @@ class Attempt:
     seconds: float
     error: str = ""
     """The class of the error, never its message."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sharing:
+    """One process among others."""
+
+    members: int
+    """Processes at work, this one included, as far as it knows."""
+    shards: int
+    """Partitions that it reads."""
+    roles: Collection[str]
+    """What it does for all."""
 
 
 class Telemetry(Protocol):
@@ -53,6 +65,22 @@ class Telemetry(Protocol):
 
     def committed(self, rows: int, seconds: float) -> None:
         """One statement stored this many decisions."""
+        ...
+
+    def published(self, taken: int, left: int, *, swept: bool) -> None:
+        """The broker took so many events, and so many are left to the sweep; ``swept``: the sweep published them."""
+        ...
+
+    def outbox(self, age: float) -> None:
+        """The oldest event that nobody has published is so many seconds old; 0: there is none."""
+        ...
+
+    def resent(self, runs: int) -> None:
+        """The events of so many runs were lost, and are sent again."""
+        ...
+
+    def sharing(self, sharing: Sharing) -> None:
+        """What this process has of the work that is shared out, as of now."""
         ...
 
     def loop(self, name: str, *, running: bool) -> None:

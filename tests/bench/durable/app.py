@@ -19,7 +19,7 @@ WAIT_SECONDS = 0.01
 ROUNDS = 20
 """Visits of the waiting step, so that triggers are a small part of what is measured there."""
 SPREAD_SECONDS = 2.0
-"""Triggers from outside come in bunches, as the keeper finds them: who is to be alone waits for a random while first."""
+"""Triggers from outside come in bunches, as the keeper finds them: who is to be alone waits for a while first."""
 
 
 class S(StrEnum):
@@ -28,6 +28,11 @@ class S(StrEnum):
     THREE = "Three"
     FOUR = "Four"
     FIVE = "Five"
+    DONE = "Done"
+
+
+class Round(StrEnum):
+    AGAIN = "Again"
     DONE = "Done"
 
 
@@ -77,14 +82,14 @@ bench = chain("bench")
 idle = SimpleNamespace(**{f"w{number}": chain(f"idle-{number}") for number in range(IDLE_WORKFLOWS)})
 """Named as ``idle.w0`` and so on."""
 
-waiting = Workflow("waiting", object=Load, status=S, start=S.ONE, options=Options(concurrency=16))
+waiting = Workflow("waiting", object=Load, status=Round, start=Round.AGAIN, options=Options(concurrency=16))
 
 
-@waiting.step(S.ONE)
-async def wait(run: Run[Load]) -> Literal[S.ONE, S.DONE]:
+@waiting.step(Round.AGAIN)
+async def wait(run: Run[Load]) -> Literal[Round.AGAIN, Round.DONE]:
     await asyncio.sleep(WAIT_SECONDS)
     run.object.number += 1
-    return S.ONE if run.object.number < ROUNDS else S.DONE
+    return Round.AGAIN if run.object.number < ROUNDS else Round.DONE
 
 
 async def spread(run: Run[Stamped]) -> Literal[S.TWO]:

@@ -6,10 +6,15 @@ and whatever the one before left to write is written before the next one begins.
 
 from __future__ import annotations
 
+import asyncio
+import os
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 
 import asyncpg
 from tests.cluster import kafka, postgres
@@ -33,6 +38,8 @@ ON_DISK = {
 SERVER_JVM = ("-server", "-Xms1g", "-Xmx1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20")
 """What Kafka's own start script says."""
 
+_SYNCS = 51
+_PAGE = 8192
 _SHOWN = ("fsync", "synchronous_commit", "full_page_writes", "wal_level", "shared_buffers", "max_wal_size")
 
 
@@ -42,6 +49,7 @@ class Services:
 
     postgres: postgres.Server
     kafka: kafka.Broker
+    where: Path | None
 
     @property
     def pids(self) -> tuple[int, int]:
@@ -63,6 +71,11 @@ class Services:
         finally:
             await connection.close()
 
+    async def disk(self) -> str:
+        """What it takes to have a page on the disk: every commit waits for that, and commits at once share it."""
+        seconds = await asyncio.to_thread(_sync_seconds, self.where)
+        return f"fdatasync of a page {1000 * seconds:.2g} ms"
+
     async def describe(self) -> str:
         """Versions and the settings that matter, as the servers tell them."""
         connection = await asyncpg.connect(self.postgres.dsn("postgres"))
@@ -81,4 +94,16 @@ class Services:
 def running(where: Path | None) -> Iterator[Services]:
     """Both servers on the disk of ``where`` (None: the system's own place for temporary files)."""
     with postgres.running(ON_DISK, where=where) as server, kafka.running(where=where, jvm=SERVER_JVM) as broker:
-        yield Services(postgres=server, kafka=broker)
+        yield Services(postgres=server, kafka=broker, where=where)
+
+
+def _sync_seconds(where: Path | None) -> float:
+    """The median of some tries."""
+    with tempfile.TemporaryFile(dir=where) as file:
+        taken = []
+        for _ in range(_SYNCS):
+            os.pwrite(file.fileno(), os.urandom(_PAGE), 0)
+            begin = perf_counter()
+            os.fdatasync(file.fileno())
+            taken.append(perf_counter() - begin)
+    return median(taken)

@@ -66,10 +66,22 @@ def stored_was_answered(evidence: Evidence) -> Iterator[Violation]:
         excused = evidence.unsettled(run_id) or any(line.state == "DataDeleted" for line in lines)
         yield from () if excused else _hooks_were_called(evidence, run_id, lines, calls)
         for line in lines:
-            if line.kind in _BY_HANDLERS and _by_handler(line) and not any(answers(call, line) for call in calls):
+            if line.kind not in _BY_HANDLERS or not _by_handler(line):
+                continue
+            if not any(answers(call, line) and _came_before(call, line, calls) for call in calls):
                 change = f"{line.kind} to {line.to_status} by {line.actor}"
                 what = f"version {line.version} ({change}) was answered by no handler"
                 yield Violation("P3", run_id, what)
+
+
+def _came_before(call: Call, line: Line, calls: Sequence[Call]) -> bool:
+    """Whether the answer was there before anybody saw the version that it made.
+
+    By the handlers' own clock: a line's time is that of the process which stored it, as far as it knew the store's.
+    """
+    moment = call.ended if line.kind in {"move", "save"} else call.began
+    seen = min((other.began for other in calls if other.version >= line.version), default=math.inf)
+    return moment is not None and moment <= seen
 
 
 def _by_handler(line: Line) -> bool:
@@ -104,6 +116,20 @@ def nothing_starts_after_a_pause(evidence: Evidence) -> Iterator[Violation]:
                 yield Violation(
                     "P5", note.run_id, f"{_named(call)} began {late:.2f} s after its {note.ask} was acknowledged"
                 )
+
+
+def nothing_starts_while_suspended(evidence: Evidence) -> Iterator[Violation]:
+    """P5, for the whole workflow."""
+    for note in evidence.notes:
+        if note.ask is not Ask.SUSPEND or not note.acknowledged:
+            continue
+        ends = (other.asked for other in evidence.notes if other.ask is Ask.CONTINUE and other.asked > note.answered)
+        until = min(ends, default=evidence.closed)
+        for call in evidence.calls:
+            if call.kind in _ATTEMPTS and note.answered + PAUSE_SECONDS < call.began < until:
+                late = call.began - note.answered
+                what = f"{_named(call)} began {late:.2f} s after its workflow's suspension was acknowledged"
+                yield Violation("P5", call.run_id, what)
 
 
 def _resumed_at(note: Note, lines: Sequence[Line]) -> float:

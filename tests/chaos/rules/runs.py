@@ -46,6 +46,8 @@ def acknowledged_is_there(evidence: Evidence) -> Iterator[Violation]:
             elif run.foreign_id != note.foreign_id:
                 yield Violation("P1", note.run_id, f"was acknowledged as {note.foreign_id!r}, is {run.foreign_id!r}")
             answers[note.request_id].add(note.run_id)
+        elif note.ask is Ask.FEED:
+            yield from _was_started_once(evidence, note.foreign_id)
         elif note.ask is Ask.CALLBACK:
             yield from _has_outcome(evidence, note.run_id, note.receipt)
     for request_id, run_ids in answers.items():
@@ -55,6 +57,14 @@ def acknowledged_is_there(evidence: Evidence) -> Iterator[Violation]:
         if not run.finished and not evidence.unsettled(run.run_id):
             yield Violation("P1", run.run_id, f"has not ended: {_standing(run)}")
     yield from _children(evidence)
+
+
+def _was_started_once(evidence: Evidence, foreign_id: str) -> Iterator[Violation]:
+    runs = [run.run_id for run in evidence.runs.values() if run.foreign_id == foreign_id]
+    if not runs:
+        yield Violation("P1", "", f"the broker has the message {foreign_id!r}, and no run was started for it")
+    elif len(runs) > 1:
+        yield Violation("P2", runs[0], f"the message {foreign_id!r} started {len(runs)} runs")
 
 
 def _has_outcome(evidence: Evidence, run_id: str, receipt: str) -> Iterator[Violation]:
@@ -93,15 +103,11 @@ def _children(evidence: Evidence) -> Iterator[Violation]:
 
 
 def answers(call: Call, line: Line) -> bool:
-    """Whether this call can be what the line tells of."""
+    """Whether this call's answer is what the line tells of."""
     if call.version != line.version - 1 or actor(call) != line.actor:
         return False
-    if call.began > line.at + SKEW:
-        return False
-    if line.kind not in {"move", "save"}:
-        return True
-    expected = f"to {line.to_status}" if line.kind == "move" else "save"
-    return call.answer == expected and call.ended is not None and call.ended <= line.at + SKEW
+    expected = {"move": f"to {line.to_status}", "save": "save"}.get(line.kind, call.answer)
+    return call.answer == expected
 
 
 def actor(call: Call) -> str:

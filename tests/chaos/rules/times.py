@@ -12,6 +12,8 @@ from tests.chaos.evidence import Call, Evidence, Line, Violation
 
 LATE_SECONDS = 3.0
 _ROUNDING = 0.01
+_DECIDED_SECONDS = 10.0
+"""What was planned just before the end need not be decided."""
 
 _LIVE = frozenset({"Initiated", "Running"})
 _ENTERS = frozenset({"trigger", "move", "migrate"})
@@ -29,7 +31,7 @@ def planned_times_are_decided(evidence: Evidence) -> Iterator[Violation]:
             started[tick.run_id] += 1
             if tick.run_id not in evidence.runs:
                 yield Violation("P6", tick.run_id, f"{name} started it, and it is lost")
-        elif tick.outcome != "Skipped" and tick.at <= evidence.settled:
+        elif tick.outcome != "Skipped" and tick.at <= evidence.settled - _DECIDED_SECONDS:
             yield Violation("P6", "", f"{name} is not decided: outcome {tick.outcome!r}")
         elif tick.outcome == "Skipped" and not tick.reason:
             yield Violation("P6", "", f"{name} was skipped without a reason")

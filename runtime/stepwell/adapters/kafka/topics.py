@@ -7,9 +7,7 @@ two such topics for one. Partitions are added and never taken away.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,36 +23,20 @@ from aiokafka.errors import (  # type: ignore[import-untyped]  # (as above)
     for_code,
 )
 
+from stepwell._domain.topic_names import MAX_NAME, topic_name
 from stepwell.adapters.kafka.driver import in_our_words, open_admin
 from stepwell.adapters.kafka.settings import KafkaSettings, millis
 from stepwell.errors import StoreError, StoreRefusedError, StoreUnavailableError
 
-log = logging.getLogger(__name__)
+__all__ = ["MAX_NAME", "ensure_topics", "partitions_of", "same_topic", "topic_name"]
 
-MAX_SLUG = 24
-MAX_NAME = 249
-"""Characters in the name of a topic (``org.apache.kafka.common.internals.Topic``)."""
+log = logging.getLogger(__name__)
 
 _UNLIMITED = -1
 _WAITS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 _SOURCE = 3
 _DYNAMIC_TOPIC_CONFIG = 1
 """``ConfigSource`` of Kafka's protocol: set for this topic, not inherited from the broker."""
-
-
-def topic_name(namespace: str, workflow: str, status: str | None = None) -> str:
-    """The topic of a workflow, or of the one step that has its own; the hash tells statuses with one slug apart.
-
-    Raises ``ValueError`` if the name would be longer than Kafka allows.
-    """
-    name = f"stepwell.{namespace}.{workflow}".lower()
-    if status is not None:
-        slug = re.sub(r"[^a-z0-9]+", "-", status.lower())[:MAX_SLUG].strip("-")
-        digest = hashlib.sha256(status.encode()).hexdigest()[:8]
-        name = f"{name}.{slug}-{digest}" if slug else f"{name}.{digest}"
-    if len(name) > MAX_NAME:
-        raise ValueError(f"topic {name!r}: {len(name)} characters: Kafka allows {MAX_NAME}")
-    return name
 
 
 def same_topic(one: str, other: str) -> bool:

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from stepwell._domain.ids import RunID
 from stepwell._domain.record import NEVER, EventKind
-from stepwell.adapters.postgres.outgoing import OVERDUE_ROWS
+from stepwell.adapters.postgres.outgoing import OLDEST, OVERDUE_ROWS
 from stepwell.adapters.postgres.part import Part
 from stepwell.adapters.postgres.rows import delivery_of, slot_of
 from stepwell.adapters.postgres.tables import EVENT, Row
@@ -216,7 +216,7 @@ RETURNING id, slot, {EVENT.names}
 
 LOOK = f"""
 SELECT {", ".join(kind.look for kind in KINDS)}, {_RESUME}, EXISTS (SELECT FROM {OVERDUE_ROWS}),
-    clock_timestamp() AS server_now
+    coalesce(extract(epoch FROM $2 - ({OLDEST})), 0)::float8, clock_timestamp() AS server_now
 """  # noqa: S608  (ours)
 
 
@@ -263,7 +263,13 @@ class DueRows(Part):
         times = [time for time in (*row[1:ends:2], row[ends + 1]) if time is not None]
         waiting = [kind for kind, due in zip(KINDS, row[0:ends:2], strict=True) if due]
         resume = tuple(RunID(run_id) for run_id in row[ends])
-        return waiting, Due(emitted=0, resume=resume, next_at=min(times, default=None), overdue=row[ends + 2])
+        return waiting, Due(
+            emitted=0,
+            resume=resume,
+            next_at=min(times, default=None),
+            overdue=row[ends + 2],
+            outbox_age=max(row[ends + 3], 0.0),
+        )
 
     async def _release(self, kind: _Kind, namespace: str, now: datetime, limit: int) -> Counter[str]:
         again = () if kind.claim == _UNPARK else (now + LEASE,)

@@ -10,18 +10,24 @@ import asyncpg
 from stepwell.errors import StoreError, StoreRefusedError, StoreUnavailableError
 
 UNIQUE_VIOLATION = "23505"
+_READ_ONLY = "25006"
 
 # The driver's internal error is what a statement meets whose connection is being closed by the server just now.
 _LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 DRIVER_ERRORS = (asyncpg.PostgresError, *_LOST)
 """All that a statement may raise; a ``TimeoutError`` is an ``OSError``."""
 
-_LOST_STATES = ("08", "57P01", "57P02", "57P03", "53", "58")
+# 25006: no primary any more. Nothing happened, but here it never will.
+_LOST_STATES = ("08", "57P01", "57P02", "57P03", "53", "58", _READ_ONLY)
 # 23514: the row was on its way to the default partition while the partition of its time was attached.
 _IN_THE_WAY = ("40", "55P03", "57014", "23514")
 _OF_THE_VALUE = ("22", "23", "54")
 _REFUSED = ("28", "3D", "3F", "42")
 """Wrong password, no such database, no such schema, no such table or no right to it."""
+
+
+class CannotConnectError(ConnectionError):
+    """No connection could be made; the text says why and what to do."""
 
 
 def sqlstate(error: BaseException) -> str:
@@ -48,6 +54,10 @@ def is_of_the_value(error: BaseException) -> bool:
 
 def translated(error: Exception) -> Exception:
     """A fault of the database in the words of ``StoreError``; any other error as it is. Values are never told."""
+    if isinstance(error, CannotConnectError):
+        return StoreUnavailableError(str(error))
+    if sqlstate(error) == _READ_ONLY:
+        return StoreUnavailableError("the database takes no writes: it is a standby, or is the primary no more")
     if is_lost(error):
         return StoreUnavailableError(f"the database cannot be reached: {type(error).__name__}")
     state = sqlstate(error)

@@ -15,6 +15,7 @@ from typing import Any
 
 import asyncpg
 
+from stepwell.adapters.postgres.connecting import arguments, why_not
 from stepwell.adapters.postgres.errors import DRIVER_ERRORS, in_our_words
 from stepwell.errors import StoreRefusedError, StoreUnavailableError
 
@@ -29,7 +30,6 @@ WHERE locktype = 'advisory' AND granted AND objsubid = 2
 """
 _AGAIN_SECONDS = 0.5
 """Between tries to take the lock again."""
-_CONNECT_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
 
 
@@ -69,10 +69,11 @@ class EngineLock:
 
     async def _take(self) -> None:
         name = f"stepwell dev {socket.gethostname()}:{os.getpid()}"
+        try:
+            connection = await asyncpg.connect(**arguments(self._dsn, name=name, settings={}, pooled=True))
+        except (*DRIVER_ERRORS, ValueError) as error:
+            raise why_not(error) from (None if isinstance(error, ValueError) else error)
         with in_our_words():
-            connection = await asyncpg.connect(
-                self._dsn, timeout=_CONNECT_SECONDS, statement_cache_size=0, server_settings={"application_name": name}
-            )
             try:
                 await connection.execute("BEGIN")
                 taken = await connection.fetchval(_TAKE, _KEY, self._namespace)

@@ -10,12 +10,14 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import asyncpg
 
 from stepwell._domain.silence import Sign
-from stepwell.adapters.postgres.database import SCHEMA
+from stepwell.adapters.postgres.connecting import arguments as connect_arguments
+from stepwell.adapters.postgres.connections import SCHEMA
 from stepwell.adapters.postgres.errors import DRIVER_ERRORS, translated
 from stepwell.adapters.postgres.tables import Row
 from stepwell.ports.membership import Lost, Member, View, silence
@@ -66,7 +68,10 @@ class _Worker:
 
 
 class PostgresMembership:
-    """Implements ``Membership`` by a table. ``monotonic`` gives the seconds by which silence is measured."""
+    """Implements ``Membership`` by a table. ``monotonic`` gives the seconds by which silence is measured.
+
+    ``pgbouncer``: one in transaction mode stands in between.
+    """
 
     def __init__(
         self,
@@ -76,12 +81,14 @@ class PostgresMembership:
         interval: float = INTERVAL,
         duration: float = DURATION,
         monotonic: Callable[[], float] = time.monotonic,
+        pgbouncer: bool = False,
     ) -> None:
         self.interval = interval
         self.duration = duration
         self._dsn = dsn
         self._namespace = namespace
         self._monotonic = monotonic
+        self._pooled = pgbouncer
         self._incarnation = secrets.token_hex(8)
         self._silence = silence(interval, duration)
         self._connection: asyncpg.Connection[Any] | None = None
@@ -151,10 +158,12 @@ class PostgresMembership:
             # Half of the interval: two statements, or one and the connection for it, are over before the next beat.
             async with asyncio.timeout(self.interval / 2):
                 if self._connection is None:
-                    self._connection = await asyncpg.connect(
-                        self._dsn, server_settings={"application_name": "stepwell membership"}
-                    )
-                return cast("Sequence[Row]", await self._connection.fetch(sql, *arguments))
+                    given = connect_arguments(self._dsn, name="stepwell membership", settings={}, pooled=self._pooled)
+                    self._connection = await asyncpg.connect(**given)
+                # A pooler may let another of its connections answer, unless all is one transaction.
+                whole = self._connection.transaction() if self._pooled else nullcontext()
+                async with whole:
+                    return cast("Sequence[Row]", await self._connection.fetch(sql, *arguments))
         except DRIVER_ERRORS as error:
             await self.close()
             raise translated(error) from error

@@ -11,8 +11,9 @@ from typing import Any
 
 import asyncpg
 
-from stepwell.adapters.postgres.database import SCHEMA
-from stepwell.adapters.postgres.errors import in_our_words
+from stepwell.adapters.postgres.connecting import arguments, check_files, why_not
+from stepwell.adapters.postgres.connections import SCHEMA
+from stepwell.adapters.postgres.errors import DRIVER_ERRORS, in_our_words
 from stepwell.errors import StoreRefusedError
 
 CODE = 4
@@ -37,8 +38,12 @@ async def migrate(dsn: str) -> int:
     Raises ``StoreRefusedError`` for a schema that this code is too old for, ``StoreUnavailableError`` if a table was
     locked for long or the server is away: run it again.
     """
+    check_files(dsn)
+    try:
+        connection = await asyncpg.connect(**arguments(dsn, name="stepwell-migrate", settings={}, pooled=True))
+    except (*DRIVER_ERRORS, ValueError) as error:
+        raise why_not(error) from (None if isinstance(error, ValueError) else error)
     with in_our_words():
-        connection = await asyncpg.connect(dsn, server_settings={"search_path": SCHEMA, "application_name": "stepwell"})
         try:
             done = 0
             for number, text in _files():
@@ -51,7 +56,8 @@ async def migrate(dsn: str) -> int:
 async def _apply(connection: asyncpg.Connection[Any], number: int, text: str) -> bool:
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-        await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+        # For this transaction only: a pooler may give the next one another of its connections.
+        await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'; SET LOCAL search_path = '{SCHEMA}'")
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
         schema = await read_schema(connection.fetch)
         if schema >= number:
@@ -66,7 +72,7 @@ async def read_schema(fetch: Any) -> int:
     ((found,),) = await fetch(f"SELECT to_regclass('{SCHEMA}.meta') IS NOT NULL")
     if not found:
         return 0
-    ((schema, min_code),) = await fetch("SELECT schema, min_code FROM meta")
+    ((schema, min_code),) = await fetch(f"SELECT schema, min_code FROM {SCHEMA}.meta")  # noqa: S608  (ours)
     if min_code > CODE:
         raise StoreRefusedError(
             f"the database has schema {schema}, which needs code of {min_code} or newer; this is {CODE}:"

@@ -15,7 +15,15 @@ OVERDUE_ROWS = "outbox WHERE outbox.namespace = $1 AND outbox.created_at < $2::t
 ``-infinity`` is what processes without a broker write: theirs are overdue from the beginning.
 """
 
+OLDEST = (
+    "SELECT outbox.created_at FROM outbox WHERE outbox.namespace = $1 AND outbox.created_at > '-infinity'"
+    " ORDER BY outbox.id LIMIT 1"
+)
+"""When the oldest event was stored that is still there."""
+
 _OVERDUE = f"SELECT id, slot, {EVENT.names} FROM {OVERDUE_ROWS} ORDER BY id LIMIT $3"  # noqa: S608  (no text from outside)
+
+_OUTGOING = "SELECT EXISTS (SELECT FROM outbox WHERE namespace = $1)"
 
 
 class Outgoing(Part):
@@ -28,6 +36,11 @@ class Outgoing(Part):
     async def overdue(self, namespace: str, limit: int) -> Sequence[Delivery]:
         """Events that nobody published; see ``EventOutbox.overdue``."""
         return [delivery_of(row) for row in await self._db.rows(_OVERDUE, namespace, self.now(), limit)]
+
+    async def outgoing(self, namespace: str) -> bool:
+        """Whether any event is stored that was not published, or whose row is still to go."""
+        ((found,),) = await self._db.rows(_OUTGOING, namespace)
+        return bool(found)
 
     def published(self, deliveries: Sequence[Delivery]) -> None:
         """These are with the broker; see ``EventOutbox.published``."""

@@ -6,6 +6,7 @@ Acknowledged writes are as durable as the server's ``synchronous_commit`` says.
 from __future__ import annotations
 
 from stepwell.adapters.postgres.chores import Chores
+from stepwell.adapters.postgres.connections import SCHEMA, Connections
 from stepwell.adapters.postgres.connectors import Connectors
 from stepwell.adapters.postgres.database import MAX_CONNECTIONS, Database
 from stepwell.adapters.postgres.due import DueRows
@@ -21,7 +22,13 @@ from stepwell.adapters.postgres.stream import PostgresStream
 from stepwell.adapters.postgres.ticks import Ticks
 from stepwell.adapters.postgres.upkeep import Upkeep
 from stepwell.adapters.postgres.workflows import Workflows
+from stepwell.errors import StoreRefusedError
 from stepwell.ports.clock import Clock
+
+_DROPPED = (
+    "the settings of this connection were dropped on the way, by a pooler it seems: say that there is one"
+    " (setting pgbouncer, STEPWELL_PGBOUNCER=true)"
+)
 
 
 class PostgresStore(
@@ -50,19 +57,26 @@ class PostgresStore(
         name: str = "stepwell",
         connections: int = MAX_CONNECTIONS,
         outside: bool = False,
+        pgbouncer: bool = False,
     ) -> PostgresStore:
         """Connect to a migrated database. ``clock`` None: the server's. ``name`` is shown in ``pg_stat_activity``.
 
         ``outside``: this process publishes no events. Those that it stores are dated ``-infinity``, by which the
         workers' keeper publishes them at once and does not wait first for whoever stored them.
 
+        ``pgbouncer``: one in transaction mode stands in between. Each statement then is a transaction of its own, of
+        four round trips: the settings of a connection last no longer, and nothing can be prepared on it.
+
         Raises ``StoreRefusedError`` if the schema is older than this code, or needs newer code, or the server refuses
         us; ``StoreUnavailableError`` if it cannot be reached.
         """
-        database = await Database.connect(dsn, clock=clock, name=name, connections=connections, outside=outside)
+        opened = await Connections.open(dsn, name=name, most=connections, pooled=pgbouncer)
+        database = Database(opened, clock, outside=outside)
         try:
             await check(database.once)
-            await database.once("SELECT clock_timestamp() AS server_now")
+            ((path, _),) = await database.once("SELECT current_setting('search_path'), clock_timestamp() AS server_now")
+            if path != SCHEMA:
+                raise StoreRefusedError(_DROPPED)  # noqa: TRY301  (it is for the clean-up below)
         except BaseException:
             await database.terminate()
             raise

@@ -19,6 +19,7 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._of_handlers(registry)
         self._of_the_engine(registry)
+        self._of_sharing(registry)
 
     def _of_handlers(self, registry: CollectorRegistry) -> None:
         self.attempts = Counter(
@@ -78,6 +79,34 @@ class Metrics:
             buckets=_COMMIT_SECONDS,
             registry=registry,
         )
+        self._of_loops(registry)
+
+    def _of_sharing(self, registry: CollectorRegistry) -> None:
+        self.published = Counter(
+            "stepwell_events_published_total",
+            "Events given to the broker, by who did it (writer, sweep) and what became of them (taken, left).",
+            ("by", "outcome"),
+            registry=registry,
+        )
+        self.resent = Counter(
+            "stepwell_events_resent_total",
+            "Events that were lost, found by the reconciler and sent again.",
+            registry=registry,
+        )
+        self.outbox_age = Gauge(
+            "stepwell_outbox_age_seconds",
+            "Age of the oldest event that nobody has published, as the keeper saw it last.",
+            registry=registry,
+        )
+        self.members = Gauge(
+            "stepwell_members", "Workers of the namespace that are alive, as this one knows.", registry=registry
+        )
+        self.shards = Gauge("stepwell_shards_held", "Partitions that this worker reads.", registry=registry)
+        self.roles = Gauge(
+            "stepwell_role_held", "1 for what this worker does for all workers.", ("role",), registry=registry
+        )
+
+    def _of_loops(self, registry: CollectorRegistry) -> None:
         self.loops = Gauge(
             "stepwell_loops_running", "Loops of the engine that are at work.", ("loop",), registry=registry
         )

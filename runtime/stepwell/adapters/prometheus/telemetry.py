@@ -17,7 +17,7 @@ from stepwell.adapters.prometheus.counts import CountsCollector
 from stepwell.adapters.prometheus.labels import NONE, ErrorClasses
 from stepwell.adapters.prometheus.metrics import Metrics
 from stepwell.ports.store import StatusCount
-from stepwell.ports.telemetry import Attempt
+from stepwell.ports.telemetry import Attempt, Sharing
 
 MAX_ERROR_CLASSES = 50
 
@@ -75,6 +75,29 @@ class PrometheusTelemetry:
         """Count a batch and its time."""
         self._metrics.commit_size.observe(rows)
         self._metrics.commit_seconds.observe(seconds)
+
+    def published(self, taken: int, left: int, *, swept: bool) -> None:
+        """Count events that were given to the broker."""
+        by = "sweep" if swept else "writer"
+        self._metrics.published.labels(by, "taken").inc(taken)
+        if left:
+            self._metrics.published.labels(by, "left").inc(left)
+
+    def outbox(self, age: float) -> None:
+        """Show the age until the next look."""
+        self._metrics.outbox_age.set(age)
+
+    def resent(self, runs: int) -> None:
+        """Count events that were lost."""
+        self._metrics.resent.inc(runs)
+
+    def sharing(self, sharing: Sharing) -> None:
+        """Show what this process has; a role that it lost is shown no more."""
+        self._metrics.members.set(sharing.members)
+        self._metrics.shards.set(sharing.shards)
+        self._metrics.roles.clear()
+        for role in sharing.roles:
+            self._metrics.roles.labels(role).set(1)
 
     def loop(self, name: str, *, running: bool) -> None:
         """Count loops by name: there may be several connectors."""

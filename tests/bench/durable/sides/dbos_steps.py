@@ -4,8 +4,8 @@ Run as ``python -m tests.bench.durable.sides.dbos_steps --dsn DSN --in-flight N 
 JSON line.
 
 - A *move* is one recorded step.
-- ``sync`` has a thread for each run in flight, up to ``--threads``; ``async`` has one loop. The pool of connections is as
-  large as the database's limit allows. Start, migrations and warm-up are not timed; telemetry is off.
+- ``sync`` has a thread for each run in flight, up to ``--threads``; ``async`` has one loop. There are more connections
+  than it asks for at once. Start, migrations and warm-up are not timed; telemetry is off.
 """
 
 from __future__ import annotations

@@ -1,0 +1,58 @@
+"""Who works in a namespace, by the Leases of its workers; a Lease that is renewed no more is nobody's.
+
+They are listed when somebody asks, and never watched: each worker renews its own every few seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from stepwell.ports.membership import Member
+from stepwell_operator.cluster.api import Api
+from stepwell_operator.cluster.kinds import LEASES
+
+PREFIX = "stepwell.dev/"
+SELECTOR = f"{PREFIX}component=worker,{PREFIX}installation="
+DECLARED_DEAD = f"{PREFIX}declared-dead"
+
+_FRESH = 1.0
+_DURATION = 10.0
+
+
+class Members:
+    """Of one installation."""
+
+    def __init__(self, api: Api, installation: str, *, monotonic: Callable[[], float]) -> None:
+        self._api = api
+        self._selector = SELECTOR + installation
+        self._monotonic = monotonic
+        self._read: dict[str, tuple[float, list[dict[str, Any]]]] = {}
+        self._signs: dict[tuple[str, str], tuple[object, float]] = {}
+        """Of each Lease what changes with a renewal, and since when it is so, by our own clock."""
+
+    async def live(self, namespace: str) -> Sequence[Member]:
+        """Those that live. Raises ``ApiError``."""
+        now = self._monotonic()
+        at, leases = self._read.get(namespace, (float("-inf"), []))
+        if now - at > _FRESH:
+            answer = await self._api.get(LEASES.path(namespace), labelSelector=self._selector)
+            leases = answer.get("items") or []
+            self._read[namespace] = (now, leases)
+        return [_member(lease) for lease in leases if self._lives(namespace, lease, now)]
+
+    def _lives(self, namespace: str, lease: dict[str, Any], now: float) -> bool:
+        metadata, spec = lease["metadata"], lease.get("spec") or {}
+        sign = (metadata["uid"], spec.get("renewTime"))
+        before, since = self._signs.get((namespace, metadata["name"]), (None, now))
+        if before != sign:
+            self._signs[namespace, metadata["name"]], since = (sign, now), now
+        dead = DECLARED_DEAD in (metadata.get("annotations") or {})
+        return not dead and now - since < float(spec.get("leaseDurationSeconds") or _DURATION)
+
+
+def _member(lease: dict[str, Any]) -> Member:
+    metadata = lease["metadata"]
+    annotations = metadata.get("annotations") or {}
+    texts = {key.removeprefix(PREFIX): text for key, text in annotations.items() if key.startswith(PREFIX)}
+    return Member.of_texts(metadata["name"], texts)

@@ -1,0 +1,39 @@
+"""Every fault of the list, with five seeds of each: no promise is broken by any of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import pytest
+from tests.chaos.campaign import Campaign, repeated, seeds_of
+from tests.chaos.faults import FAULTS
+from tests.chaos.round import Result
+
+SEEDS = 5
+MOVES = 3
+"""Versions of a run that it takes at least to call a round one: otherwise nothing was tried."""
+
+Results = Mapping[str, Sequence[Result]]
+
+
+@pytest.fixture(scope="module")
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """The rounds of all faults that are asked for, played side by side; what was seen stays if something was found."""
+    wanted = [item.callspec.params["fault"] for item in request.session.items if hasattr(item, "callspec")]
+    chosen = [fault for name, fault in FAULTS.items() if name in wanted]
+    jobs = [(fault, seeds_of(fault, SEEDS)) for fault in chosen]
+    found: dict[str, list[Result]] = defaultdict(list)
+    for result in Campaign(jobs, tmp_path_factory.mktemp("chaos")).run():
+        found[result.fault].append(result)
+    return found
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+def test_every_promise_holds_under(fault: str, results: Results) -> None:
+    played = results[fault]
+
+    assert [f"{violation}; {repeated(result)}" for result in played for violation in result.violations] == []
+    assert len(played) == SEEDS
+    for result in played:
+        assert result.counts.moves > MOVES * result.counts.triggers > 0, f"seed {result.seed} tried nothing"

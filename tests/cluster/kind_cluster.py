@@ -1,0 +1,155 @@
+"""A cluster of the tests' own, made by kind with PostgreSQL and Kafka in it, gone with the tests however they end.
+
+Its parent is a shell that waits on a pipe held by this process: when that closes, by whatever death, it removes the
+cluster. With ``STEPWELL_KEEP_CLUSTER=1`` it stays, and the next run of the tests finds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "tests" / "cluster" / "kind"
+NAME = f"stepwell-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]}"
+"""One for each checkout."""
+UP_SECONDS = 3600.0
+"""Where Kubernetes has to be compiled first."""
+DOWN_SECONDS = 120.0
+
+_KEEPER = 'cat >/dev/null; exec "$0" >/dev/null 2>&1'
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindCluster:
+    """A running cluster."""
+
+    kubeconfig: Path
+
+    @cached_property
+    def environment(self) -> dict[str, str]:
+        """For everything that is to speak with it."""
+        return {**os.environ, "KIND_CLUSTER": NAME, "KUBECONFIG": str(self.kubeconfig)}
+
+    @cached_property
+    def tools(self) -> Path:
+        """Where kind and helm are."""
+        return Path(self._script("tools")[0])
+
+    @cached_property
+    def kubectl_program(self) -> Path:
+        """The ``kubectl`` of the node."""
+        return Path(self._script("up", UP_TO="kubectl")[-1])
+
+    @cached_property
+    def images(self) -> dict[str, str]:
+        """By their names: postgres, kafka, worker, operator, examples."""
+        found = self._script("images", "services", "stepwell", "examples")
+        return {image.partition("stepwell-")[2].partition(":")[0]: image for image in found}
+
+    def kubectl(
+        self, *arguments: str, stdin: str | None = None, check: bool = True, seconds: float = 120.0
+    ) -> subprocess.CompletedProcess[str]:
+        """What ``kubectl`` answers; with ``check`` its failure is the test's."""
+        return self._run([self.kubectl_program, *arguments], stdin=stdin, check=check, seconds=seconds)
+
+    def helm(self, *arguments: str, check: bool = True, seconds: float = 300.0) -> subprocess.CompletedProcess[str]:
+        """What ``helm`` answers, as above."""
+        return self._run([self.tools / "helm", *arguments], check=check, seconds=seconds)
+
+    def on_node(self, *command: str) -> str:
+        """What a command answers on the node."""
+        return "\n".join(self._script("node", *command))
+
+    def get(self, kind: str, name: str, *, namespace: str) -> Object:
+        """An object as it is now."""
+        found: Object = json.loads(self.kubectl("get", kind, name, "--namespace", namespace, "-o", "json").stdout)
+        return found
+
+    def list(self, kind: str, *, namespace: str, selector: str = "") -> list[Object]:
+        """All objects of a kind."""
+        answer = self.kubectl("get", kind, "--namespace", namespace, "--selector", selector, "-o", "json").stdout
+        items: list[Object] = json.loads(answer)["items"]
+        return items
+
+    def wait(self, what: str, holds: Callable[[], bool], *, seconds: float) -> float:
+        """Look until it holds; returns after how many seconds it did. That it never does is the test's failure."""
+        started = time.monotonic()
+        while not holds():
+            if time.monotonic() - started > seconds:
+                pytest.fail(f"{what}: not within {seconds:g} s")
+            time.sleep(0.2)
+        return time.monotonic() - started
+
+    def up(self, to: str) -> None:
+        """Bring it up to there, if it is not yet: services or chart."""
+        self._script("up", UP_TO=to)
+
+    def _script(self, name: str, *arguments: str, **environment: str) -> list[str]:
+        done = subprocess.run(  # noqa: S603  (a script of ours)
+            [SCRIPTS / name, *arguments],
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=UP_SECONDS,
+        )
+        if done.returncode:
+            pytest.fail(f"tests/cluster/kind/{name} failed with exit code {done.returncode}; what it said is above")
+        return done.stdout.splitlines()
+
+    def _run(
+        self, command: list[str | Path], *, stdin: str | None = None, check: bool, seconds: float
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(  # noqa: S603  (arguments of the tests' own)
+            command, env=self.environment, input=stdin, capture_output=True, text=True, check=False, timeout=seconds
+        )
+        if check and done.returncode:
+            words = " ".join(map(str, command[1:]))
+            pytest.fail(f"{Path(command[0]).name} {words}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[KindCluster]:
+    """The cluster, made by the first test that asks for it."""
+    directory = Path(tempfile.mkdtemp(prefix="stepwell-kind-"))
+    made = KindCluster(kubeconfig=directory / "kubeconfig")
+    keeper = None
+    if not os.environ.get("STEPWELL_KEEP_CLUSTER"):
+        keeper = subprocess.Popen(  # noqa: S603  (a script of ours)
+            ["/bin/sh", "-c", _KEEPER, str(SCRIPTS / "down")],
+            stdin=subprocess.PIPE,
+            env=made.environment,
+            start_new_session=True,
+        )
+    try:
+        made.up("services")
+        yield made
+    finally:
+        if keeper is not None:
+            assert keeper.stdin is not None
+            keeper.stdin.close()
+            keeper.wait(DOWN_SECONDS)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def release(cluster: KindCluster) -> KindCluster:
+    """The same cluster with the chart installed: release ``stepwell`` in the namespace ``stepwell-system``."""
+    cluster.up("chart")
+    return cluster
