@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from stepwell.adapters.postgres import PostgresMembership
 from stepwell.ports.stream import Delivery
 
 ROLE = "keeper"
+
+_STDOUT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +42,8 @@ class Job:
 
 def tell(what: str, **facts: Any) -> None:
     """The monotonic clock is one for all processes of a machine."""
-    print(json.dumps({"what": what, "at": time.monotonic(), **facts}), flush=True)  # noqa: T201  (it is how it tells)
+    # In one piece: two threads tell.
+    os.write(_STDOUT, json.dumps({"what": what, "at": time.monotonic(), **facts}).encode() + b"\n")
 
 
 class Lines(logging.Handler):

@@ -18,8 +18,8 @@ from stepwell._domain.decision import Decision
 from stepwell._domain.record import Record
 from stepwell.adapters.postgres import PostgresStore
 from stepwell.adapters.postgres.writer import MAX_ROWS
-from stepwell.errors import StoreUnavailableError
-from stepwell.ports.store import Won
+from stepwell.errors import StoreError, StoreUnavailableError
+from stepwell.ports.store import StartOutcome, Won
 from stepwell.testing.conformance.builders import Desk, definition
 
 DEADLINE = 20.0
@@ -162,6 +162,46 @@ async def test_what_is_asked_for_while_old_events_are_deleted_is_stored(bench: B
         await asyncio.sleep(0)
     async with asyncio.timeout(DEADLINE):
         assert await task == [Won()]
+
+
+async def test_starts_that_are_asked_for_at_once_share_a_transaction(bench: Bench) -> None:
+    wishes = [bench.desk.begun(bench.desk.request()) for _ in range(50)]
+    answers = await asyncio.gather(*(bench.store.start([wish]) for wish in wishes))
+    assert [answer.run_id for (answer,) in answers] == [wish.run_id for wish, _ in wishes]
+    # Where a row was made tells by whom: all of them that one transaction made have its number.
+    assert await bench.admin.fetchval("SELECT count(DISTINCT xmin::text) FROM run") <= 2
+    assert await bench.admin.fetchval("SELECT count(*) FROM history") == 50
+
+
+async def test_of_starts_that_are_asked_for_at_once_one_gets_the_foreign_id(bench: Bench) -> None:
+    wishes = [bench.desk.begun(bench.desk.request("order")) for _ in range(20)]
+    answers = [answer for (answer,) in await asyncio.gather(*(bench.store.start([wish]) for wish in wishes))]
+    assert [answer.outcome for answer in answers] == [StartOutcome.STARTED, *[StartOutcome.BUSY] * 19]
+    assert {answer.run_id for answer in answers} == {wishes[0][0].run_id}
+
+
+async def test_a_start_that_cannot_be_stored_is_refused_alone(bench: Bench) -> None:
+    wishes = [bench.desk.begun(bench.desk.request()) for _ in range(10)]
+    wish, decision = wishes[4]
+    wishes[4] = (wish, unstorable(decision))
+    answers = await asyncio.gather(*(bench.store.start([each]) for each in wishes), return_exceptions=True)
+    assert [n for n, answer in enumerate(answers) if isinstance(answer, BaseException)] == [4]
+    assert isinstance(answers[4], StoreError)
+    assert await bench.admin.fetchval("SELECT count(*) FROM run") == 9
+
+
+async def test_a_start_that_nobody_awaits_any_more_holds_up_no_other(bench: Bench) -> None:
+    async with bench.admin.transaction():
+        await bench.admin.execute("LOCK TABLE run IN SHARE MODE")
+        tasks = [asyncio.create_task(bench.store.start([bench.desk.begun(bench.desk.request())])) for _ in range(3)]
+        await bench.until(f"SELECT ({WAITING}) = 1")
+        tasks[0].cancel()
+        late = asyncio.create_task(bench.store.start([bench.desk.begun(bench.desk.request())]))
+        await asyncio.sleep(0)
+        late.cancel()
+    results = await asyncio.gather(*tasks, late, return_exceptions=True)
+    assert [isinstance(each, asyncio.CancelledError) for each in results] == [True, False, False, True]
+    assert await bench.admin.fetchval("SELECT count(*) FROM run") == 3
 
 
 async def test_one_locked_row_stops_no_other(bench: Bench) -> None:

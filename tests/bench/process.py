@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,19 @@ ROOT = Path(__file__).resolve().parents[2]
 
 class BenchError(Exception):
     """A measurement could not be made; the message is for the reader of the terminal."""
+
+
+class NotMeasuredError(Exception):
+    """What a side itself ends with, if what it saw is not what it was to measure."""
+
+
+def say(measuring: Coroutine[Any, Any, Mapping[str, float]]) -> None:
+    """The end of a side: its figures as one line, or why there are none."""
+    try:
+        found = asyncio.run(measuring)
+    except NotMeasuredError as error:
+        sys.exit(str(error))
+    print(json.dumps(found))
 
 
 def run_side(command: Sequence[str], *, limit: float, cwd: Path = ROOT) -> Mapping[str, Any]:

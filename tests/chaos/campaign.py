@@ -14,6 +14,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tests.chaos.faults import FAULTS
@@ -35,6 +36,7 @@ DURABLE = {
     # In the server's own directory, so that nothing of a killed one is left behind.
     "dynamic_shared_memory_type": "mmap",
 }
+_ROUND_SECONDS = 480.0
 _MEMORY = Path("/dev/shm")  # noqa: S108  (directories in it are made by mkdtemp)
 
 
@@ -65,7 +67,7 @@ class Campaign:
 
     def run(self) -> Sequence[Result]:
         """Play everything."""
-        for noisy in ("aiokafka", "kafka", "stepwell"):
+        for noisy in ("aiokafka", "asyncpg", "kafka", "stepwell"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
         with self._servers() as servers:
             asyncio.run(self._play(servers))
@@ -97,15 +99,17 @@ class Campaign:
 
     async def _lane(self, jobs: Sequence[Job], servers: Mapping[tuple[bool, bool], Servers]) -> None:
         for fault, seeds in jobs:
-            group = servers[fault.own_database, fault.own_broker]
             for start in range(0, len(seeds), self._at_once):
                 side_by_side = seeds[start : start + self._at_once]
-                group.party = asyncio.Barrier(len(side_by_side))
+                # Its own: the other lanes have these servers, too, and wait for nobody here.
+                party = asyncio.Barrier(len(side_by_side))
+                group = replace(servers[fault.own_database, fault.own_broker], party=party)
                 await asyncio.gather(*(self._round(fault, seed, group) for seed in side_by_side))
 
     async def _round(self, fault: Fault, seed: int, servers: Servers) -> None:
         try:
-            result = await run_round(fault, seed, servers, self._where, keep=self._keep)
+            async with asyncio.timeout(_ROUND_SECONDS):
+                result = await run_round(fault, seed, servers, self._where, keep=self._keep)
         except Exception as error:  # noqa: BLE001  (told as what was found, and the other rounds go on)
             await servers.party.abort()
             traceback.print_exception(error)

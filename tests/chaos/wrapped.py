@@ -30,13 +30,14 @@ from stepwell._engine.supervisor import Broker
 
 _MEBI = 1024 * 1024
 _LOOK = 0.05
+_CHANCE = 0.05
 
 
 class Inject(StrEnum):
     """Variables of the environment."""
 
     DIE_BETWEEN = "CHAOS_DIE_BETWEEN"
-    """The chance to die between publishing events and deleting their rows."""
+    """A file: once it is there, the process may die between publishing events and deleting their rows."""
     EVERY_ROLE = "CHAOS_EVERY_ROLE"
     """Play every single role, whoever else does."""
     RECONCILE = "CHAOS_RECONCILE"
@@ -59,9 +60,9 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _die_between(chance: str) -> None:
+def _die_between(path: str) -> None:
     def between() -> None:
-        if random.random() < float(chance):
+        if random.random() < _CHANCE and Path(path).exists():
             os.kill(os.getpid(), signal.SIGKILL)
 
     _replace(stepwell._worker.worker, "Broker", partial(Broker, between=between))

@@ -23,6 +23,8 @@ _SET_PDEATHSIG = 1
 def _become_worker(request: dict[str, Any]) -> None:
     ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # As if in a pod of its own: Linux shares out its time by sessions first.
+    os.setsid()
     output = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(output, 1)

@@ -243,12 +243,26 @@ def test_a_wish_is_carried_out_without_the_workflow_object() -> None:
 ENDED = {"state": RunState.COMPLETED, "status": "Shipped", "finished_at": NOW - timedelta(minutes=10)}
 
 
+def told(**spec: Any) -> dict[str, Any]:
+    """A Run whose status tells already what there is to tell."""
+    raw = run(**spec)
+    raw["status"] = {"conditions": [{"type": "Finished", "status": "True"}]}
+    return raw
+
+
 def test_an_object_goes_some_time_after_its_run_has_ended() -> None:
-    assert planned(run(ttlAfterFinished="10m"), started(**ENDED)).action == Remove()
+    assert planned(told(ttlAfterFinished="10m"), started(**ENDED)).action == Remove()
     assert planned(run(ttlAfterFinished="11m"), started(**ENDED)).look_again == timedelta(minutes=1)
     assert planned(run(), started(**ENDED)).look_again == timedelta(minutes=50)
     assert planned(run(startPolicy="IfNoneEver"), started(**ENDED)).look_again is None
-    assert planned(run(startPolicy="IfNoneEver", ttlAfterFinished="0s"), started(**ENDED)).action == Remove()
+    assert planned(told(startPolicy="IfNoneEver", ttlAfterFinished="0s"), started(**ENDED)).action == Remove()
+
+
+def test_an_object_does_not_go_before_its_end_was_told() -> None:
+    plan = planned(run(ttlAfterFinished="0s"), started(**ENDED))
+
+    assert (plan.action, plan.look_again) == (None, timedelta())
+    assert conditions(plan)["Finished"] == ("True", "Completed")
 
 
 def test_an_object_does_not_go_while_its_data_are_being_deleted() -> None:
@@ -299,7 +313,7 @@ def test_an_object_that_is_going_is_left_alone() -> None:
 def test_a_forgotten_run_says_so() -> None:
     around = replace(AROUND, sighting=Sighting(handle(at=NOW - timedelta(days=90)), None))
 
-    assert planned(run(), around).action == Remove()
+    assert planned(told(), around).action == Remove()
     plan = planned(run(startPolicy="IfNoneEver"), around)
     assert conditions(plan)["Finished"] == ("True", "Forgotten")
 
@@ -320,7 +334,9 @@ class Cluster:
             if plan.action is None:
                 if plan.status is not None:
                     self.raw["status"] = plan.status
-                return plan
+                if plan.look_again != timedelta():
+                    return plan
+                continue
             self.done.append(type(plan.action).__name__)
             self._carry_out(plan)
         raise AssertionError(f"no end: {self.done}")

@@ -146,7 +146,7 @@ def test_a_run_has_work_or_a_route_or_is_told_of(runs: dict[str, int], routes: d
         assert (repr(status) in told) == (not works and (known is not None or status not in routes))
 
 
-PROGRESS = Progress(complete=True, serving=True, replicas=2, message="", trouble=None)
+PROGRESS = Progress(complete=True, idle=(), replicas=2, message="", trouble=None)
 KNOWN = Known(
     row=WorkflowRow(namespace="shop", name="orders", definition="", created_at=NOW),
     definition=sound().definition,
@@ -198,7 +198,7 @@ def test_what_is_not_as_it_should_be_is_told_and_is_not_ready(
 def test_consumers_are_ready_when_every_partition_is_read() -> None:
     unread = told(replace(SERVING, shares=Shares(topics=1, partitions=12, unheld=3)))
     read = told(replace(SERVING, shares=Shares(topics=1, partitions=12, unheld=0)))
-    none = told(replace(SERVING, progress=replace(PROGRESS, serving=False)))
+    none = told(replace(SERVING, progress=replace(PROGRESS, idle=("orders-worker",))))
 
     assert unread["ConsumersReady"] == unread["Ready"] == (False, "PartitionsUnread")
     assert read["Ready"] == (True, "Serving")
@@ -254,7 +254,10 @@ def test_conditions_mean_what_kstatus_means(data: st.DataObject) -> None:
         st.none()
         | st.builds(
             lambda complete, serving, trouble: replace(
-                PROGRESS, complete=complete, serving=serving, trouble=TROUBLE if trouble else None
+                PROGRESS,
+                complete=complete,
+                idle=() if serving else ("orders-worker",),
+                trouble=TROUBLE if trouble else None,
             ),
             st.booleans(),
             st.booleans(),

@@ -48,8 +48,9 @@ def test_a_workflow_has_exactly_its_children(person: Person) -> None:
         "Suspended": ("False", "NotSuspended"),
         "Drained": ("False", "NotSuspended"),
     }
-    status = person.status(WORKFLOWS, "orders")
-    assert (status["observedGeneration"], status["replicas"]) == (1, 1)
+    found = person.get(WORKFLOWS, "orders") or {}
+    assert (found["status"]["observedGeneration"], found["status"]["replicas"]) == (1, 1)
+    assert {"annotations", "finalizers"} & found["metadata"].keys() == set()
     assert ("Ready", "Serving") in person.events("orders")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from stepwell.control import Known, Workflows
@@ -58,12 +58,14 @@ class Facts:
         self._scheduled.pop(key, None)
         self._next.pop(key, None)
 
-    async def run(self, now: Callable[[], datetime]) -> None:
-        """Count for ever."""
+    async def run(self, now: Callable[[], datetime], then: Callable[[datetime], Awaitable[None]]) -> None:
+        """Count for ever; ``then`` is called after each count."""
         while True:
             await asyncio.sleep(INTERVAL)
             try:
-                await self.count(now())
+                at = now()
+                await self.count(at)
+                await then(at)
             except StoreError as error:
                 log.warning(
                     "runs cannot be counted", extra={"action": "facts_unreadable", "error": type(error).__name__}

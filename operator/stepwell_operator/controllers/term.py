@@ -78,12 +78,13 @@ class Term:
             await self._first_look(desk, facts)
             news = News(plane.runs, desk.queue.add)
             self._metrics.measure(queue=lambda: len(desk.queue), watched=lambda: len(news))
-            work = _Work(desk, RunController(desk, news), WorkflowController(desk, facts))
+            workflows = WorkflowController(desk, facts)
+            work = _Work(desk, RunController(desk, news), workflows)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._see(desk), name="stepwell-watch")
                 tasks.create_task(self._audit(desk), name="stepwell-audit")
                 tasks.create_task(news.run(), name="stepwell-news")
-                tasks.create_task(facts.run(plane.now), name="stepwell-facts")
+                tasks.create_task(facts.run(plane.now, workflows.tell_lags), name="stepwell-facts")
                 self._health.unready = ""
                 await desk.queue.run(work.look, workers=self._settings.workers, failed=work.failed)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from stepwell.control import Known, topics_of
+from stepwell.control import Known, format_duration, topics_of
 from stepwell.errors import StoreError
 from stepwell.ports.steering import Governing, LiveCount
 from stepwell_operator.cluster.api import ApiError
@@ -104,6 +104,24 @@ class WorkflowController:
         await self._ask_members(key, look)
         self._wake_runs(key, before, look)
         return await self._tell(key, kept, look)
+
+    async def tell_lags(self, now: datetime) -> None:
+        """Leave an Event where runs have waited for their step longer than ``lagAlertAfter``."""
+        for key, status, oldest in self._facts.late(now):
+            kept = self._desk.cache.get(key)
+            known = await self._desk.plane.workflows.get(key.namespace, key.name)
+            found = None if known is None else known.definition.status(status)
+            if (
+                kept is None
+                or found is None
+                or found.step is None
+                or now - oldest <= found.step.options.lag_alert_after
+            ):
+                continue
+            limit = format_duration(found.step.options.lag_alert_after)
+            message = f"runs in status {status!r} have waited for their step for longer than lagAlertAfter ({limit})"
+            target = Target(WORKFLOWS, key.namespace, key.name, kept.uid)
+            await self._desk.writer.tell(target, reason="Lagging", message=message, warning=True, now=now)
 
     async def _govern(self, key: Key, look: _Look) -> None:
         """Store the suspension, and the definition too if it may be rolled out."""

@@ -54,13 +54,18 @@ class Progress:
 
     complete: bool
     """All pods are of the newest template, and as many as there should be."""
-    serving: bool
-    """Every group has a pod that is at work."""
+    idle: tuple[str, ...]
+    """Deployments without a pod that is at work."""
     replicas: int
     """Pods of the shared group."""
     message: str
     trouble: Condition | None
     """What will not end by itself."""
+
+    @property
+    def serving(self) -> bool:
+        """Every group has a pod that is at work."""
+        return not self.idle
 
 
 _DEADLINE = "ProgressDeadlineExceeded"
@@ -86,7 +91,7 @@ def progress(names: Sequence[str], seen: Pods) -> Progress:
     shared = found[0] if found else None
     return Progress(
         complete=not late,
-        serving=len(there) == len(names) and all(each.available > 0 for each in there),
+        idle=tuple(name for name, each in zip(names, found, strict=True) if each is None or not each.available),
         replicas=0 if shared is None else shared.pods,
         message="; ".join(late),
         trouble=_trouble(there, seen.pods),

@@ -186,10 +186,15 @@ def _ending(
     ttl = _ttl(run, around.default_ttl)
     if ended is None or ttl is None:
         return RunPlan(status=status, moved_at=moved_at, run=glance, over=ended is not None)
-    left = ended + ttl - around.now
-    if left <= timedelta():
+    left = max(ended + ttl - around.now, timedelta())
+    if not left and _is_told(run):
         return RunPlan(action=Remove(), over=True, run=glance)
     return RunPlan(status=status, moved_at=moved_at, look_again=left, run=glance, over=True)
+
+
+def _is_told(run: Run) -> bool:
+    """Whether the end of the run stands in the object: who waits for it must have had the chance to see it."""
+    return any(each.get("type") in {"Finished", "Stalled"} and each.get("status") == "True" for each in run.conditions)
 
 
 def _ttl(run: Run, default: timedelta) -> timedelta | None:

@@ -168,7 +168,8 @@ def _reconciling(state: State) -> Condition | None:
 
 def _consumers(state: State) -> Condition:
     if state.progress is None or not state.progress.serving:
-        message = "there is a group of workers without a pod that is at work"
+        idle = ", ".join(state.progress.idle) if state.progress else "any"
+        message = f"no pod of Deployment {idle} is at work (kubectl logs deployment/NAME says why)"
         return Condition(type="ConsumersReady", status=False, reason="NoWorkers", message=message)
     shares = state.shares
     if shares is not None and shares.unheld:

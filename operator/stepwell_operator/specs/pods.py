@@ -66,7 +66,7 @@ def _container(group: Group, worker: Worker, *, headers: Iterable[SecretKey], in
         ),
         "ports": [{"name": _PROBES, "containerPort": environment.PORT, "protocol": "TCP"}],
         "livenessProbe": _probe("/healthz", period=10, failures=6),
-        "readinessProbe": _probe("/readyz", period=5, failures=3),
+        "readinessProbe": _probe("/readyz", period=3, failures=2),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

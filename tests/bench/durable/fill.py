@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import asyncpg
 
 from stepwell.adapters.postgres import PostgresStore
-from stepwell.adapters.postgres.database import SCHEMA
+from stepwell.adapters.postgres.connections import SCHEMA
 
 DAYS = 30
 CHUNK = 100_000

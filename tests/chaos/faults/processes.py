@@ -16,6 +16,7 @@ from tests.chaos.round import Fault, Round
 from tests.chaos.wrapped import Inject
 
 _HOUR = 3600.0
+_DEADLY = "publishing-is-deadly"
 _SWEPT = '"action": "outbox_swept"'
 """What a worker logs that plays the role of the keeper, when callers trigger runs."""
 
@@ -119,16 +120,15 @@ class DiesBetween(Fault):
     recovery = TAKE_OVER_SECONDS
 
     def environment(self, round_: Round) -> dict[str, str]:
-        # Each in its own time: the first ones soon, and the last ones not at all.
-        return {Inject.DIE_BETWEEN: "0.05"} if len(round_.fleet.workers) < self.workers + 3 else {}
+        return {Inject.DIE_BETWEEN: str(round_.directory / _DEADLY)}
 
     async def strike(self, round_: Round) -> None:
+        deadly = round_.directory / _DEADLY
+        deadly.touch()
         died = await keep_going(round_, self, until=time.monotonic() + self.load.seconds)
-        for worker in round_.fleet.alive:
-            # None of those that would die again is left for the time of recovery.
-            await round_.fleet.kill(worker)
-        for _ in range(self.workers):
-            round_.fleet.start()
+        deadly.unlink()
+        # One may have died in between.
+        round_.aside.append(asyncio.create_task(keep_going(round_, self, until=time.monotonic() + 2 * self.patience)))
         round_.measured["died"] = float(died)
         if not died:
             round_.faults.append("no worker ever died between publishing and deleting: the round shows nothing")

@@ -22,7 +22,7 @@ events AS (
     SELECT {{{{slot}}}}, {{{{sent}}}}, {EVENT.names} FROM ({{news}}) AS news ORDER BY ord
     RETURNING id, run_id, kind, name
 ),
-finished AS (DELETE FROM outbox USING {{{{d}}}} WHERE outbox.id = d.id AND outbox.slot = d.slot)
+finished AS (DELETE FROM outbox WHERE id = ANY ({{{{gone}}}}))
 """  # noqa: S608  (no text from outside, here and below)
 _OF_DECISIONS = f"SELECT ord, {', '.join(f'e.{name}' for name in EVENT.columns)} FROM {{e}} JOIN won USING (run_id)"  # noqa: S608
 _OF_INBOX = f"""
@@ -44,13 +44,6 @@ armed AS (
 ),
 """  # noqa: S608
 NEW_HOOKS = f"hooked AS (INSERT INTO hook ({HOOK.names}) SELECT k.* FROM {{k}} JOIN won USING (run_id)),"  # noqa: S608
-
-CLEARED = """
-cleared AS (
-    DELETE FROM timer USING won JOIN asked i USING (run_id)
-    WHERE timer.run_id = i.run_id AND i.clears AND (timer.visit < i.visit OR i.finished_at IS NOT NULL)
-),
-"""
 
 # What is left of a frozen timer is rounded up: it may be late by a millisecond, but never early. A timer whose event
 # was sent just before the pause and dropped fires right after the resume, not when the lease of that event is over.

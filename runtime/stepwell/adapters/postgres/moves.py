@@ -14,47 +14,22 @@ from stepwell._domain.decision import Decision, TimerShift
 from stepwell._domain.record import EntryKind
 from stepwell.adapters.postgres.effects import (
     ANSWER,
-    CLEARED,
     EVERYTHING,
-    HISTORY_AND_EVENTS,
     event_rows,
     history_rows,
     hook_rows,
     timer_rows,
 )
-from stepwell.adapters.postgres.rows import place_of, slot_of, start_row
+from stepwell.adapters.postgres.plain import is_plain, plain_statement
+from stepwell.adapters.postgres.rows import number_of, slot_of, start_row
 from stepwell.adapters.postgres.statement import Statement
-from stepwell.adapters.postgres.tables import EVENT, HISTORY, HOOK, PLACE, START, TIMER, Row, Table
+from stepwell.adapters.postgres.tables import EVENT, HISTORY, HOOK, MOVED, START, TIMER, Row, Table
 from stepwell.ports.store import LEASE
 
-_PLAIN = Table(
+_MOVES = Table(
     alias="i",
     columns={
-        "run_id": "text",
-        "before_version": "bigint",
-        "before_attempts": "integer",
-        "state": "text",
-        "status": "text",
-        "object": "bytea",
-        "version": "bigint",
-        "visit": "bigint",
-        "work": "bigint",
-        "updated_at": "timestamptz",
-        "entered_at": "timestamptz",
-        "attempts": "integer",
-        "not_before": "timestamptz",
-        "crashes": "integer",
-        "last_error": "text",
-        "pause_code": "text",
-        "reason": "text",
-        "finished_at": "timestamptz",
-        "clears": "boolean",
-    },
-)
-_FULL = Table(
-    alias="i",
-    columns={
-        **_PLAIN.columns,
+        **MOVED.columns,
         "freezes": "boolean",
         "thaws": "boolean",
         "resumes": "boolean",
@@ -79,54 +54,37 @@ won AS (
         updated_at = i.updated_at, entered_at = i.entered_at, attempts = i.attempts, not_before = i.not_before,
         crashes = i.crashes, last_error = i.last_error, pause_code = i.pause_code, reason = i.reason,
         finished_at = i.finished_at
-    FROM locked JOIN asked i USING (run_id) WHERE run.run_id = locked.run_id
+    FROM locked JOIN asked i USING (run_id) WHERE run.ctid = locked.place
     RETURNING run.run_id, run.namespace, run.workflow, run.version, run.status, run.trace
 ),
 """
-_VALUES = {"slot": "smallint", "sent": "timestamptz"}
-
-_ADVANCE_PLAIN = Statement(
-    f"""
-WITH asked AS MATERIALIZED (SELECT * FROM {{i}}),
-locked AS (
-    SELECT found.run_id FROM (SELECT * FROM asked ORDER BY run_id COLLATE "C") AS i CROSS JOIN LATERAL (
-        SELECT run.run_id FROM run WHERE run.run_id = i.run_id AND {_STANDS} FOR NO KEY UPDATE SKIP LOCKED
-    ) AS found
-),
-{_WON} {CLEARED} {HISTORY_AND_EVENTS} {ANSWER}
-""",  # noqa: S608  (no text from outside)
-    _PLAIN,
-    HISTORY,
-    EVENT,
-    PLACE,
-    values=_VALUES,
-    numbered=[EVENT],
-)
 # ``stood``: what is done to the inbox is right only if no callback was bound to the run since the statement began.
-_ADVANCE_FULL = Statement(
+_ADVANCE = Statement(
     f"""
 WITH asked AS MATERIALIZED (SELECT * FROM {{i}}),
-stood AS MATERIALIZED (SELECT run.run_id, run.inbox_no FROM asked JOIN run USING (run_id)),
 open AS (
     SELECT inbox.inbox_id FROM asked i JOIN inbox ON inbox.inbox_id = i.settles AND inbox.state = 'Pending'
     ORDER BY inbox.inbox_id FOR NO KEY UPDATE OF inbox SKIP LOCKED
 ),
 locked AS (
-    SELECT run.run_id FROM asked i JOIN stood USING (run_id) LEFT JOIN open ON open.inbox_id = i.settles
-    JOIN run ON run.run_id = i.run_id AND run.inbox_no = stood.inbox_no AND {_STANDS}
+    SELECT i.run_id, found.place FROM (SELECT * FROM asked ORDER BY run_id COLLATE "C") AS i
+    LEFT JOIN open ON open.inbox_id = i.settles
+    CROSS JOIN LATERAL (
+        SELECT run.ctid AS place FROM run WHERE run.run_id = i.run_id AND {_STANDS}
+            AND run.inbox_no = (SELECT stood.inbox_no FROM run stood WHERE stood.run_id = i.run_id)
+        FOR NO KEY UPDATE SKIP LOCKED
+    ) AS found
     WHERE i.settles IS NULL OR open.inbox_id IS NOT NULL
-    ORDER BY run.run_id FOR NO KEY UPDATE OF run SKIP LOCKED
 ),
 {_WON} {EVERYTHING} {ANSWER}
 """,  # noqa: S608  (as above)
-    _FULL,
+    _MOVES,
     HISTORY,
     EVENT,
     TIMER,
     HOOK,
     START,
-    PLACE,
-    values={"now": "timestamptz", **_VALUES},
+    values={"now": "timestamptz", "gone": "bigint[]", "slot": "smallint", "sent": "timestamptz"},
     numbered=[EVENT],
 )
 
@@ -139,40 +97,22 @@ def advance_statement(
     ``finished`` are rows of the outbox to delete along with it; ``sent`` is what new ones are dated. What few decisions
     have is paid for only with them.
     """
-    history, events = history_rows(decisions), event_rows(decisions)
-    places = [place_of(position) for position in finished]
-    if all(map(_is_plain, decisions)):
-        rows = [_row(decision) for decision in decisions]
-        arguments = _ADVANCE_PLAIN.arguments(rows, history, events, places, slot=slot_of(now), sent=sent)
-        return _ADVANCE_PLAIN.sql, arguments
-    arguments = _ADVANCE_FULL.arguments(
-        [(*_row(decision), *_more(decision)) for decision in decisions],
-        history,
-        events,
+    rows, slot = [_row(decision) for decision in decisions], slot_of(now)
+    if all(map(is_plain, decisions)):
+        return plain_statement(decisions, rows, finished, slot=slot, sent=sent)
+    arguments = _ADVANCE.arguments(
+        [(*row, *_more(decision)) for row, decision in zip(rows, decisions, strict=True)],
+        history_rows(decisions),
+        event_rows(decisions),
         timer_rows(decisions),
         hook_rows(decisions),
         [start_row(d.record, n, wish, now + LEASE) for d in decisions for n, wish in enumerate(d.starts)],
-        places,
         now=now,
-        slot=slot_of(now),
+        gone=[number_of(position) for position in finished],
+        slot=slot,
         sent=sent,
     )
-    return _ADVANCE_FULL.sql, arguments
-
-
-def _is_plain(decision: Decision) -> bool:
-    return not (
-        decision.timers
-        or decision.hooks
-        or decision.starts
-        or decision.settles
-        or decision.fired
-        or decision.wakes_inbox
-        or decision.erases
-        or decision.ends
-        or decision.shift in {TimerShift.FREEZE, TimerShift.THAW}
-        or _resumes(decision)
-    )
+    return _ADVANCE.sql, arguments
 
 
 def _resumes(decision: Decision) -> bool:

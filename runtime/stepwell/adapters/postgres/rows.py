@@ -170,11 +170,6 @@ def number_of(position: int) -> int:
     return position >> _SLOT_BITS
 
 
-def place_of(position: int) -> Row:
-    """In the order of ``PLACE``."""
-    return (number_of(position), position & ((1 << _SLOT_BITS) - 1))
-
-
 def timer_row(timer: Timer) -> Row:
     """In the order of ``TIMER``."""
     return (

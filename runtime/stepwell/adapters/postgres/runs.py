@@ -12,13 +12,14 @@ from stepwell._domain.decision import Decision
 from stepwell._domain.ids import ForeignID, RunID
 from stepwell._domain.record import HistoryEntry, Record
 from stepwell._domain.states import RunState
+from stepwell.adapters.postgres.database import Database
 from stepwell.adapters.postgres.effects import stored_events
 from stepwell.adapters.postgres.errors import in_our_words
 from stepwell.adapters.postgres.part import Part
 from stepwell.adapters.postgres.rows import entry_of, record_of, slot_of
+from stepwell.adapters.postgres.starter import Starter
 from stepwell.adapters.postgres.starts import Begins, Begun, look, until_through
 from stepwell.adapters.postgres.tables import HISTORY, RUN
-from stepwell.adapters.postgres.writer import MAX_BYTES, MAX_ROWS
 from stepwell.ports.store import Loaded, Order, RunQuery, Started, StatusCount, Won
 
 KEYS_KEPT = timedelta(days=30)
@@ -95,13 +96,14 @@ DELETE FROM trigger_key WHERE (namespace, workflow, key) IN (
 class Runs(Part):
     """Implements ``RunStore``."""
 
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._starter = Starter(lambda begun: until_through(partial(self._start, begun)))
+
     async def start(self, begun: Sequence[Begun]) -> Sequence[Started]:
         """Store new runs; see ``RunStore.start``."""
-        answers: list[Started] = []
         with in_our_words():
-            for group in _groups(begun):
-                answers.extend(await until_through(partial(self._start, group)))
-        return answers
+            return await self._starter.start(begun)
 
     async def advance(self, decisions: Sequence[Decision], *, keep: Collection[RunID] = ()) -> Sequence[Won | None]:
         """Store decisions; see ``RunStore.advance``."""
@@ -184,19 +186,6 @@ class Runs(Part):
         events = stored_events(stored, begins.fresh, slot_of(now))
         self._db.outbox.stored(events)
         self._db.watch.wake(events=bool(events))
-
-
-def _groups(begun: Sequence[Begun]) -> list[list[Begun]]:
-    """Cut into statements, in order."""
-    groups: list[list[Begun]] = []
-    size = 0
-    for each in begun:
-        size += len(each[0].object)
-        if not groups or len(groups[-1]) == MAX_ROWS or size > MAX_BYTES:
-            groups.append([])
-            size = len(each[0].object)
-        groups[-1].append(each)
-    return groups
 
 
 def _list_sql(query: RunQuery) -> tuple[str, list[Any]]:

@@ -25,9 +25,9 @@ from stepwell.adapters.postgres.effects import (
     timer_rows,
 )
 from stepwell.adapters.postgres.errors import DRIVER_ERRORS, UNIQUE_VIOLATION, is_in_the_way, is_lost, sqlstate
-from stepwell.adapters.postgres.rows import place_of, run_row, slot_of
+from stepwell.adapters.postgres.rows import number_of, run_row, slot_of
 from stepwell.adapters.postgres.statement import Statement
-from stepwell.adapters.postgres.tables import EVENT, HISTORY, HOOK, PLACE, RUN, TIMER, Row, Table
+from stepwell.adapters.postgres.tables import EVENT, HISTORY, HOOK, RUN, TIMER, Row, Table
 from stepwell.errors import StoreUnavailableError
 from stepwell.ports.store import Started, StartOutcome
 
@@ -109,8 +109,7 @@ keyed AS (
     HOOK,
     HISTORY,
     EVENT,
-    PLACE,
-    values={"slot": "smallint", "sent": "timestamptz"},
+    values={"gone": "bigint[]", "slot": "smallint", "sent": "timestamptz"},
     numbered=[EVENT],
 )
 
@@ -145,7 +144,7 @@ class Begins:
             hook_rows(self.fresh),
             history_rows(self.fresh),
             event_rows(self.fresh),
-            [place_of(position) for position in finished],
+            gone=[number_of(position) for position in finished],
             slot=slot_of(now),
             sent=sent,
         )

@@ -60,6 +60,32 @@ RUN = Table(
     },
 )
 
+MOVED = Table(
+    alias="i",
+    columns={
+        "run_id": "text",
+        "before_version": "bigint",
+        "before_attempts": "integer",
+        "state": "text",
+        "status": "text",
+        "object": "bytea",
+        "version": "bigint",
+        "visit": "bigint",
+        "work": "bigint",
+        "updated_at": "timestamptz",
+        "entered_at": "timestamptz",
+        "attempts": "integer",
+        "not_before": "timestamptz",
+        "crashes": "integer",
+        "last_error": "text",
+        "pause_code": "text",
+        "reason": "text",
+        "finished_at": "timestamptz",
+        "clears": "boolean",
+    },
+)
+"""A run as a move leaves it, with what it must still be."""
+
 HISTORY = Table(
     alias="h",
     columns={
@@ -88,8 +114,6 @@ EVENT = Table(
         "trace": "text",
     },
 )
-
-PLACE = Table(alias="d", columns={"id": "bigint", "slot": "smallint"})
 
 TIMER = Table(
     alias="t",

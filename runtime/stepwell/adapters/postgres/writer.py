@@ -21,7 +21,7 @@ from stepwell.adapters.postgres.database import Database
 from stepwell.adapters.postgres.effects import stored_events
 from stepwell.adapters.postgres.errors import DRIVER_ERRORS, is_in_the_way, is_lost, is_of_the_value, translated
 from stepwell.adapters.postgres.moves import advance_statement
-from stepwell.adapters.postgres.rows import place_of, slot_of
+from stepwell.adapters.postgres.rows import number_of, slot_of
 from stepwell.errors import StoreError, StoreUnavailableError
 from stepwell.ports.store import Won
 from stepwell.ports.stream import Delivery
@@ -37,10 +37,7 @@ _FLUSH_SECONDS = 1.0
 _FIRST_WAIT = 0.002
 _TRIES = 8
 """Of a row that is locked, with waits from 2 ms, doubling: a quarter of a second in all."""
-_DROP_FINISHED = """
-DELETE FROM outbox USING unnest($1::bigint[], $2::smallint[]) AS d (id, slot)
-WHERE outbox.id = d.id AND outbox.slot = d.slot
-"""
+_DROP_FINISHED = "DELETE FROM outbox WHERE id = ANY ($1::bigint[])"
 _NEWEST = """
 SELECT run.run_id, run.version, run.attempts FROM run WHERE run_id = ANY ($1::text[])
 """
@@ -299,9 +296,8 @@ class Writer:
 
     async def _drop_finished(self) -> None:
         taken = self._db.outbox.take_finished()
-        places = [place_of(position) for position in taken]
         try:
-            await self._db.once(_DROP_FINISHED, [n for n, _ in places], [slot for _, slot in places])
+            await self._db.once(_DROP_FINISHED, [number_of(position) for position in taken])
         except BaseException:
             self._db.outbox.finish(taken)
             raise

@@ -25,6 +25,7 @@ import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from tests.bench.durable.sides.model_schema import STEPS, WORKFLOW, Moves, create, event, parse
+from tests.bench.process import NotMeasuredError, say
 
 POLL_SECONDS = 0.25
 LOOKUP_LIMIT = 1000
@@ -122,7 +123,7 @@ async def measure(dsn: str, bootstrap: str, runs: int) -> dict[str, float]:
         await asyncio.gather(*loops, return_exceptions=True)
         if not counted.done():
             counted.cancel()
-            raise SystemExit(f"the runs did not end within {LIMIT_SECONDS:g} s")
+            raise NotMeasuredError(f"the runs did not end within {LIMIT_SECONDS:g} s")
         return {"moves": STEPS * runs, "seconds": seconds}
 
 
@@ -137,4 +138,4 @@ if __name__ == "__main__":
     parser.add_argument("--kafka", required=True)
     parser.add_argument("--runs", type=int, required=True)
     options = parser.parse_args()
-    print(json.dumps(asyncio.run(measure(options.dsn, options.kafka, options.runs))))
+    say(measure(options.dsn, options.kafka, options.runs))

@@ -15,11 +15,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import json
 from time import perf_counter
 
 import asyncpg
 from tests.bench.durable.sides.model_schema import Moves, create
+from tests.bench.process import say
 
 RUNS = 256
 WARM_UP_MOVES = 20
@@ -65,4 +65,4 @@ if __name__ == "__main__":
     parser.add_argument("--consumers", type=int, required=True)
     parser.add_argument("--moves", type=int, required=True)
     options = parser.parse_args()
-    print(json.dumps(asyncio.run(measure(options.dsn, options.consumers, options.moves))))
+    say(measure(options.dsn, options.consumers, options.moves))

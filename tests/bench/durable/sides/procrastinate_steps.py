@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import sys
 from time import perf_counter
 
 import procrastinate
+from tests.bench.process import NotMeasuredError, say
 
 STEPS = 5
 WARM_UP_RUNS = 50
@@ -80,7 +79,7 @@ async def measure(dsn: str, concurrency: int, runs: int) -> dict[str, float]:
         seconds = await work_off(runs)
         left = await app.job_manager.list_jobs_async(status="todo")
         if list(left):
-            sys.exit("jobs are left to do")
+            raise NotMeasuredError("jobs are left to do")
     return {"moves": STEPS * runs, "seconds": seconds}
 
 
@@ -90,4 +89,4 @@ if __name__ == "__main__":
     parser.add_argument("--concurrency", type=int, required=True)
     parser.add_argument("--runs", type=int, required=True)
     options = parser.parse_args()
-    print(json.dumps(asyncio.run(measure(options.dsn, options.concurrency, options.runs))))
+    say(measure(options.dsn, options.concurrency, options.runs))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -19,10 +18,11 @@ from time import perf_counter
 
 import asyncpg
 from tests.bench.durable import app
+from tests.bench.process import NotMeasuredError, say
 
 from stepwell import Client
 from stepwell.adapters.postgres import PostgresStore
-from stepwell.adapters.postgres.database import SCHEMA
+from stepwell.adapters.postgres.connections import SCHEMA
 
 PAUSE_SECONDS = 0.1
 LOOK_SECONDS = 0.5
@@ -40,7 +40,7 @@ async def ended(connection: asyncpg.Connection, namespace: str, workflow: str, c
     begun = perf_counter()
     while len(rows := await connection.fetch(_ENDED, namespace, workflow)) < count:
         if perf_counter() - begun > LIMIT_SECONDS:
-            raise SystemExit(f"{workflow}: {len(rows)} of {count} runs ended within {LIMIT_SECONDS:g} s")
+            raise NotMeasuredError(f"{workflow}: {len(rows)} of {count} runs ended within {LIMIT_SECONDS:g} s")
         await asyncio.sleep(LOOK_SECONDS)
     return [app.Stamped.model_validate_json(row[0]) for row in rows]
 
@@ -70,4 +70,4 @@ if __name__ == "__main__":
     parser.add_argument("--namespace", required=True)
     parser.add_argument("--runs", type=int, required=True)
     parser.add_argument("workflows", nargs="+")
-    print(json.dumps(asyncio.run(main(parser.parse_args()))))
+    say(main(parser.parse_args()))

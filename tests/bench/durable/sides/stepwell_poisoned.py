@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 from contextlib import AsyncExitStack
 from time import perf_counter
 
 import asyncpg
 from tests.bench.durable import app
+from tests.bench.process import NotMeasuredError, say
 
 from stepwell import Client
 from stepwell.adapters.postgres import PostgresStore
-from stepwell.adapters.postgres.database import SCHEMA
+from stepwell.adapters.postgres.connections import SCHEMA
 
 LOOK_SECONDS = 0.5
 LIMIT_SECONDS = 60.0
@@ -55,10 +55,10 @@ async def main(options: argparse.Namespace) -> dict[str, float]:
         begun = perf_counter()
         while left := await connection.fetchval(_LEFT, options.namespace):
             if perf_counter() - begun > LIMIT_SECONDS:
-                raise SystemExit(f"{left} healthy runs did not end within {LIMIT_SECONDS:g} s")
+                raise NotMeasuredError(f"{left} healthy runs did not end within {LIMIT_SECONDS:g} s")
             await asyncio.sleep(LOOK_SECONDS)
         if options.every and not await connection.fetchval(_FAILED, options.namespace):
-            raise SystemExit("no poisoned run has failed")
+            raise NotMeasuredError("no poisoned run has failed")
         times = [row[0] for row in await connection.fetch(_TIMES, options.namespace)]
     return {"runs": len(times), "p99_ms": statistics.quantiles(times, n=100, method="inclusive")[98]}
 
@@ -70,4 +70,4 @@ if __name__ == "__main__":
     parser.add_argument("--every", type=int, required=True)
     parser.add_argument("--rate", type=float, default=100.0)
     parser.add_argument("--seconds", type=float, default=6.0)
-    print(json.dumps(asyncio.run(main(parser.parse_args()))))
+    say(main(parser.parse_args()))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -21,13 +20,14 @@ from time import perf_counter
 
 import asyncpg
 from tests.bench.durable import app, cpu
+from tests.bench.process import NotMeasuredError, say
 
 from stepwell import Client
 from stepwell._domain.ids import uuid7
 from stepwell.adapters.postgres import PostgresStore
-from stepwell.adapters.postgres.database import SCHEMA
+from stepwell.adapters.postgres.connections import SCHEMA
 
-STARTERS = 8
+STARTERS = 32
 LOOK_SECONDS = 0.1
 LIMIT_SECONDS = 60.0
 _FINISHED = "SELECT count(*), clock_timestamp() FROM run WHERE finished_at >= $1 AND namespace = $2"
@@ -72,7 +72,7 @@ class Rate:
         begun = perf_counter()
         while not self._finished:
             if perf_counter() - begun > LIMIT_SECONDS:
-                raise SystemExit(f"no run finished within {LIMIT_SECONDS:g} s")
+                raise NotMeasuredError(f"no run finished within {LIMIT_SECONDS:g} s")
             await self._for(LOOK_SECONDS, since)
         first = await self._for(warm, since)
         before, finished = cpu.seconds(watched), self._finished
@@ -80,7 +80,7 @@ class Rate:
         used = cpu.seconds(watched) - before
         moves = await self._connection.fetchval(_MOVES, uuid7(since, bytes(10)), first, last)
         if self._finished == finished or not moves:
-            raise SystemExit(f"{moves} moves within the window, and {self._finished - finished} runs finished")
+            raise NotMeasuredError(f"{moves} moves within the window, and {self._finished - finished} runs finished")
         return {"moves": moves, "seconds": (last - first).total_seconds(), "cpu_seconds": used}
 
     async def _for(self, seconds: float, since: datetime) -> datetime:
@@ -95,7 +95,7 @@ async def main(options: argparse.Namespace) -> dict[str, float]:
     async with AsyncExitStack() as stack:
         connection = await asyncpg.connect(options.dsn, server_settings={"search_path": SCHEMA})
         stack.push_async_callback(connection.close)
-        store = await PostgresStore.open(options.dsn, name="bench-client", connections=STARTERS, outside=True)
+        store = await PostgresStore.open(options.dsn, name="bench-client", connections=4, outside=True)
         stack.push_async_callback(store.close)
         client = Client(store, store.clock, namespace=options.namespace)
         rate = Rate(
@@ -127,4 +127,4 @@ if __name__ == "__main__":
     parser.add_argument("--warm", type=float, default=3.0)
     parser.add_argument("--window", type=float, default=6.0)
     parser.add_argument("--watch", type=int, nargs="*", default=[])
-    print(json.dumps(asyncio.run(main(parser.parse_args()))))
+    say(main(parser.parse_args()))

@@ -12,8 +12,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import json
 from time import perf_counter
+
+from tests.bench.process import NotMeasuredError, say
 
 from stepwell._domain.decide import begin, decide
 from stepwell._domain.decision import Decision
@@ -62,7 +63,7 @@ def path(store: PostgresStore, record: Record, moves: int) -> list[Decision]:
         answer = Goes(to="Pong" if record.status == "Ping" else "Ping", object=OBJECT)
         decision = decide(ROUND_AND_ROUND, record, ByStep(), answer, store.now(), jitter=0.5)
         if not isinstance(decision, Decision):
-            raise SystemExit(f"no decision for a run in status {record.status}: {decision}")
+            raise NotMeasuredError(f"no decision for a run in status {record.status}: {decision}")
         made.append(decision)
         record = decision.record
     return made
@@ -73,7 +74,7 @@ async def lane(store: PostgresStore, stream: EventStream, decisions: list[Decisi
     for decision in decisions:
         (won,) = await store.advance([decision], keep={decision.record.run_id})
         if won is None or won.kept is None:
-            raise SystemExit(f"run {decision.record.run_id}: version {decision.record.version} was not stored")
+            raise NotMeasuredError(f"run {decision.record.run_id}: version {decision.record.version} was not stored")
         stream.finish([won.kept])
 
 
@@ -97,7 +98,7 @@ async def measure(dsn: str, in_flight: int, moves: int) -> dict[str, float]:
             last = each[-1].record
             history = await store.history(last.run_id)
             if [entry.version for entry in history] != list(range(1, last.version + 1)):
-                raise SystemExit(f"run {last.run_id}: {len(history)} rows of history; expected {last.version}")
+                raise NotMeasuredError(f"run {last.run_id}: {len(history)} rows of history; expected {last.version}")
         return {"moves": share * in_flight, "seconds": seconds}
     finally:
         await store.close()
@@ -109,4 +110,4 @@ if __name__ == "__main__":
     parser.add_argument("--in-flight", type=int, required=True)
     parser.add_argument("--moves", type=int, required=True)
     options = parser.parse_args()
-    print(json.dumps(asyncio.run(measure(options.dsn, options.in_flight, options.moves))))
+    say(measure(options.dsn, options.in_flight, options.moves))
