@@ -211,9 +211,9 @@ def test_what_the_runtime_imports_is_declared_and_what_is_declared_is_imported()
 def test_drivers_are_extras() -> None:
     extras = PROJECT["optional-dependencies"]
 
-    assert set(extras) == {"postgres", "kafka", "kubernetes", "metrics", "worker", "operator"}
+    assert set(extras) == {"postgres", "kafka", "kubernetes", "metrics", "tracing", "worker", "operator"}
     base = {distribution(text) for text in PROJECT["dependencies"]}
-    assert base & {"asyncpg", "aiokafka", "kubernetes", "kopf", "prometheus-client"} == set()
+    assert base & {"asyncpg", "aiokafka", "kubernetes", "kopf", "opentelemetry-api", "prometheus-client"} == set()
 
 
 def test_the_version_is_told_once() -> None:

@@ -45,6 +45,7 @@ from stepwell.callables import (
 )
 from stepwell.errors import HandlerError, InvalidObjectError, PermanentError, StoreError
 from stepwell.ports.source import Message
+from stepwell.ports.tracing import Facts, SpanName, spanned
 
 _FOREIGN_SECONDS = 30.0
 """Seconds for the user code of a connector, which has no attemptTimeout of a status."""
@@ -80,10 +81,25 @@ class Asides:
 
     async def hook(self, record: Record, hook: Hook, handler: Handler, lane: Lane) -> None:
         """Tell user code of a change. Raises whatever goes wrong."""
+        facts = Facts(
+            name=SpanName.HOOK,
+            workflow=record.workflow,
+            run_id=record.run_id,
+            status=record.status,
+            version=hook.version,
+            kind="hook",
+            element=hook.name,
+            attempt=hook.attempts + 1,
+        )
+        with spanned(self._context.tracer, facts, record.trace) as span:
+            await self._hook(record, hook, handler, lane, span.trace or record.trace)
+            span.outcome("done")
+
+    async def _hook(self, record: Record, hook: Hook, handler: Handler, lane: Lane, trace: str) -> None:
         hosted = self._context.hosted[record.workflow]
         key = f"{hook.run_id}/{hook.version}/{hook.name}"
         if isinstance(handler, HttpHandler):
-            await self._http.tell(record, handler, key=key, attempt=hook.attempts + 1)
+            await self._http.tell(record, handler, key=key, attempt=hook.attempts + 1, trace=trace)
         elif isinstance(handler, PythonHandler):
             bound = hosted.application.bound[handler.ref]
             view = run_record(record, hosted.application.codec, hosted.application.status_of)

@@ -43,6 +43,7 @@ from stepwell.callables import (
 )
 from stepwell.errors import InvalidObjectError, PermanentError, RetryAfter, RuleError
 from stepwell.ports.telemetry import Attempt
+from stepwell.ports.tracing import Facts, SpanName
 
 log = logging.getLogger(__name__)
 
@@ -122,10 +123,23 @@ class Attempts:
         return await self._attempt(record, target, lane)
 
     async def _attempt(self, record: Record, target: _Target, lane: Lane) -> Answer:
+        tracer = self._context.tracer
+        if tracer is None:
+            return await self._counted(record, target, lane, record.trace)
+        with tracer.span(_facts(record, target), record.trace) as span:
+            try:
+                answer = await self._counted(record, target, lane, span.trace or record.trace)
+            except BadPayloadError:
+                span.outcome("refused")
+                raise
+            span.outcome(_OUTCOMES[type(answer)], answer.failure.kind if isinstance(answer, Fails) else "")
+        return answer
+
+    async def _counted(self, record: Record, target: _Target, lane: Lane, trace: str) -> Answer:
         clock = self._context.clock
         started = clock.monotonic()
         try:
-            answer = await self._answered(record, target, lane)
+            answer = await self._answered(record, target, lane, trace)
         except BadPayloadError:
             self._tell(record, target, "refused", clock.monotonic() - started)
             raise
@@ -156,7 +170,7 @@ class Attempts:
             )
         )
 
-    async def _answered(self, record: Record, target: _Target, lane: Lane) -> Answer:
+    async def _answered(self, record: Record, target: _Target, lane: Lane, trace: str) -> Answer:
         fault = self._context.fault(record, target.kind)
         if fault is not None:
             raise fault if isinstance(fault, Exception) else exit_of(fault)
@@ -173,6 +187,7 @@ class Attempts:
                     attempt=target.attempt,
                     payload=target.payload,
                     codec=hosted.application.codec,
+                    trace=trace,
                 )
             case CelHandler():
                 return self._cel(record, target, target.handler)
@@ -248,6 +263,19 @@ class Attempts:
         codec = self._context.hosted[record.workflow].application.codec
         changed = json.dumps(outcome.applied(whole), ensure_ascii=False, separators=(",", ":")).encode()
         return Goes(to=outcome.to, object=codec.encode(codec.decode(changed)))
+
+
+def _facts(record: Record, target: _Target) -> Facts:
+    return Facts(
+        name=SpanName.ATTEMPT,
+        workflow=record.workflow,
+        run_id=record.run_id,
+        status=record.status,
+        version=record.version,
+        kind=target.kind,
+        element=target.name,
+        attempt=target.attempt,
+    )
 
 
 @lru_cache(maxsize=1024)

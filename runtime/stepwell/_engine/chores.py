@@ -13,6 +13,7 @@ from stepwell._domain.retry import backoff, failure_of
 from stepwell._domain.serialized import definition_of_json
 from stepwell._engine.asides import Asides
 from stepwell._engine.context import Context, Work
+from stepwell._engine.starting import starting, told
 from stepwell.errors import StoreError, UnknownWorkflowError
 from stepwell.ports.store import ChoreKey, Postponement, event_key
 
@@ -71,7 +72,11 @@ class ChoreLoop:
         elif request is not None:
             try:
                 definition = await self._definition(request.workflow)
-                await self._context.store.start([(request, begin(definition, request, self._context.store.now()))])
+                with starting(self._context.tracer, request) as (asked, span):
+                    [started] = await self._context.store.start(
+                        [(asked, begin(definition, asked, self._context.store.now()))]
+                    )
+                    told(span, started)
             except StoreError:
                 raise
             except Exception as error:  # noqa: BLE001  (a target that is not there yet: tried again)

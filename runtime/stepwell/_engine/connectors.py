@@ -20,6 +20,7 @@ from stepwell._domain.record import InboxRow, StartRequest
 from stepwell._domain.retry import backoff, failure_of
 from stepwell._engine.asides import Asides, CallbackWish
 from stepwell._engine.context import Context
+from stepwell._engine.starting import starting, told
 from stepwell.errors import InvalidObjectError, PermanentError, RuleError, RunNotFoundError, StoreError
 from stepwell.ports.source import Message, MessageSource
 from stepwell.ports.store import DeadLetter, StartOutcome
@@ -180,8 +181,10 @@ class ConnectorLoop:
         return await self._start(effect)
 
     async def _start(self, request: StartRequest) -> str:
-        definition = self._context.hosted[request.workflow].definition
-        [started] = await self._context.store.start([(request, begin(definition, request, self._context.store.now()))])
+        definition, store = self._context.hosted[request.workflow].definition, self._context.store
+        with starting(self._context.tracer, request) as (wanted, span):
+            [started] = await store.start([(wanted, begin(definition, wanted, store.now()))])
+            told(span, started)
         return f"AlreadyRunning: {started.run_id}" if started.outcome is StartOutcome.BUSY else ""
 
     async def _call_back(self, wish: CallbackWish, message: Message) -> str:

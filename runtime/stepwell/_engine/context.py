@@ -25,6 +25,7 @@ from stepwell.ports.http import HttpCaller
 from stepwell.ports.store import Loaded, RecordStore
 from stepwell.ports.stream import Delivery, EventStream
 from stepwell.ports.telemetry import Telemetry
+from stepwell.ports.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Context:
     versions: Versions = field(default_factory=Versions)
     in_hand: dict[RunID, Work] = field(default_factory=dict)
     """Runs whose handlers are running, or about to."""
+    tracer: Tracer | None = None
     relay: Relay | None = None
     """Publishes what is stored; None: the store is its own broker."""
     belongs_here: Callable[[Event], bool] = lambda _: True

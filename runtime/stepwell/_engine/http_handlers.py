@@ -35,9 +35,10 @@ class HttpHandlers:
         attempt: int,
         payload: bytes | None,
         codec: Codec[Any],
+        trace: str,
     ) -> Answer:
         """One attempt. Every answer has its meaning; a call without one, or to a refused address, raises."""
-        got = await self._send(record, handler, key=key, attempt=attempt, payload=payload)
+        got = await self._send(record, handler, key=key, attempt=attempt, payload=payload, trace=trace)
         meant = protocol.read_answer(
             got.status, got.headers, got.body, truncated=got.truncated, to=to, now=self._context.store.now()
         )
@@ -56,14 +57,14 @@ class HttpHandlers:
             case _:
                 assert_never(meant)
 
-    async def tell(self, record: Record, handler: HttpHandler, *, key: str, attempt: int) -> None:
+    async def tell(self, record: Record, handler: HttpHandler, *, key: str, attempt: int, trace: str) -> None:
         """Tell a service of a change: any 2xx is an answer, all else raises and is tried again."""
-        got = await self._send(record, handler, key=key, attempt=attempt, payload=None)
+        got = await self._send(record, handler, key=key, attempt=attempt, payload=None, trace=trace)
         if got.status not in _OK:
             raise HttpCallError(f"answered {got.status}")
 
     async def _send(
-        self, record: Record, handler: HttpHandler, *, key: str, attempt: int, payload: bytes | None
+        self, record: Record, handler: HttpHandler, *, key: str, attempt: int, payload: bytes | None, trace: str
     ) -> HttpAnswer:
         facts = protocol.RunFacts(
             id=record.run_id,
@@ -75,7 +76,7 @@ class HttpHandlers:
             object=record.object,
         )
         headers, body = protocol.build_request(
-            facts, key=key, payload=payload, traceparent=record.trace or None, headers=_headers(handler)
+            facts, key=key, payload=payload, traceparent=trace or None, headers=_headers(handler)
         )
         call = HttpCall(method=handler.method, url=handler.url, headers=headers, body=body, timeout=handler.timeout)
         try:

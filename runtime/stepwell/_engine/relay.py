@@ -10,9 +10,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
+from stepwell._domain.record import Event
 from stepwell.ports.outbox import EventOutbox, EventPublisher
 from stepwell.ports.stream import Delivery
 from stepwell.ports.telemetry import Telemetry
+from stepwell.ports.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +32,13 @@ class Relay:
         telemetry: Telemetry,
         *,
         fault: Callable[[], None] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._outbox = outbox
         self._publisher = publisher
         self._telemetry = telemetry
         self._fault = fault
+        self._tracer = tracer
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -79,10 +83,19 @@ class Relay:
     async def _publish(self, deliveries: Sequence[Delivery], *, swept: bool) -> int:
         if not deliveries:
             return 0
-        taken = await self._publisher.publish([delivery.event for delivery in deliveries])
+        taken = await self._sent([delivery.event for delivery in deliveries])
         done = [delivery for delivery, stored in zip(deliveries, taken, strict=True) if stored]
         if self._fault is not None:
             self._fault()
         self._outbox.published(done)
         self._telemetry.published(len(done), len(deliveries) - len(done), swept=swept)
         return len(done)
+
+    async def _sent(self, events: Sequence[Event]) -> Sequence[bool]:
+        if self._tracer is None:
+            return await self._publisher.publish(events)
+        with self._tracer.publishing(events) as spans:
+            taken = await self._publisher.publish(events)
+            for span, done in zip(spans, taken, strict=True):
+                span.outcome("published" if done else "left")
+        return taken

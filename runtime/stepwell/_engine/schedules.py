@@ -21,8 +21,9 @@ from stepwell._domain.serialized import definition_of_json
 from stepwell._domain.wishes import wish
 from stepwell._engine.asides import Asides
 from stepwell._engine.context import Context, Work
+from stepwell._engine.starting import starting, told
 from stepwell.errors import StoreError
-from stepwell.ports.store import ChoreKey, ChoreKind, Postponement, TickRow, parse_tick_name
+from stepwell.ports.store import ChoreKey, ChoreKind, Postponement, Started, TickRow, parse_tick_name
 
 NONE_OF_IT = "Filtered"
 """The schedule's own filter said that this tick starts nothing."""
@@ -167,10 +168,22 @@ class ScheduleLoop:
         self, tick: TickRow, reason: str, request: StartRequest | None, replaces: Sequence[Decision] = ()
     ) -> bool:
         """Whether something was started, or found to be in the way."""
-        begun = None
-        if request is not None:
-            definition = self._context.hosted[request.workflow].definition
-            begun = (request, begin(definition, request, self._context.store.now()))
+        if request is None:
+            return await self._decided(tick, reason, None, replaces) is not None
+        definition = self._context.hosted[request.workflow].definition
+        with starting(self._context.tracer, request) as (asked, span):
+            begun = (asked, begin(definition, asked, self._context.store.now()))
+            started = await self._decided(tick, reason, begun, replaces)
+            told(span, started)
+        return started is not None
+
+    async def _decided(
+        self,
+        tick: TickRow,
+        reason: str,
+        begun: tuple[StartRequest, Decision] | None,
+        replaces: Sequence[Decision],
+    ) -> Started | None:
         row = TickRow(
             namespace=tick.namespace,
             workflow=tick.workflow,
@@ -179,7 +192,7 @@ class ScheduleLoop:
             outcome="" if begun else "Skipped",
             reason=reason,
         )
-        return await self._context.store.resolve_tick(row, begun=begun, replaces=replaces) is not None
+        return await self._context.store.resolve_tick(row, begun=begun, replaces=replaces)
 
     async def _failed(self, definition: WorkflowDefinition, tick: TickRow, error: Exception) -> None:
         attempts = tick.attempts + 1

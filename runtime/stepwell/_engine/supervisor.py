@@ -53,6 +53,7 @@ from stepwell.ports.source import MessageSource
 from stepwell.ports.store import RecordStore, WorkflowRow
 from stepwell.ports.stream import Delivery, EventStream
 from stepwell.ports.telemetry import Telemetry
+from stepwell.ports.tracing import Tracer
 from stepwell.ports.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
@@ -101,6 +102,8 @@ class Ports:
     """None: the store is its own broker, and this engine has it for itself."""
     upkeep: Upkeep | None = None
     """What keeps the store small, if it needs anybody for that."""
+    tracer: Tracer | None = None
+    """None: no spans are made."""
     jitter: Callable[[], float] = random.random
     new_id: Callable[[datetime], str] = fresh_id
 
@@ -136,6 +139,7 @@ class Engine:
             lanes=Lanes(),
             jitter=ports.jitter,
             new_id=ports.new_id,
+            tracer=ports.tracer,
             rates=Rates(ports.clock.monotonic),
             reader=RowReader(ports.store, ports.clock, self.settings.fresh),
             catalog=Catalog(ports.store, self.settings.namespace),
@@ -143,7 +147,11 @@ class Engine:
         self._broker = ports.broker
         if ports.broker is not None:
             self.context.relay = Relay(
-                ports.broker.outbox, ports.broker.publisher, ports.telemetry, fault=ports.broker.between
+                ports.broker.outbox,
+                ports.broker.publisher,
+                ports.telemetry,
+                fault=ports.broker.between,
+                tracer=ports.tracer,
             )
             self.context.belongs_here = ports.broker.belongs_here
             self.context.holds, self.context.served = ports.broker.holds, ports.broker.served

@@ -20,6 +20,7 @@ from stepwell._worker.feed import Feed
 from stepwell._worker.grounds import Ground, SessionStore, ground_at
 from stepwell._worker.live import Watcher
 from stepwell._worker.places import Place
+from stepwell._worker.spans import process_tracer
 from stepwell.application import Application
 from stepwell.ports.http import HttpCaller
 from stepwell.ports.telemetry import Telemetry
@@ -46,6 +47,7 @@ class DevPlan:
     runs: tuple[RunResource, ...] = ()
     triggers: tuple[Path, ...] = ()
     topics: Mapping[str, Path] = field(default_factory=dict)
+    tracing: bool = False
     metrics: Address | None = None
     """Where to serve metrics and health; None: nowhere."""
 
@@ -168,6 +170,7 @@ def _engine(plan: DevPlan, ground: Ground, telemetry: Telemetry, http: HttpCalle
         source_of=ground.source_of,
         broker=ground.broker,
         upkeep=ground.upkeep,
+        tracer=process_tracer(wanted=plan.tracing),
     )
     settings = EngineSettings(namespace=plan.place.namespace, shared=ground.broker is not None)
     return Engine(plan.applications, ports, settings=settings)

@@ -202,6 +202,9 @@ class WorkerSettings(_Section):
         "",
         description="Hosts and networks that HTTP handlers may call although they are internal, with commas between.",
     )
+    tracing: bool = Field(
+        default=False, description="Make spans by OpenTelemetry; where they go is told by its own variables, `OTEL_*`."
+    )
     grace_period: Duration = Field(
         timedelta(seconds=30), description="How long running handlers may go on after SIGTERM."
     )

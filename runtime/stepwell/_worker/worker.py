@@ -24,6 +24,7 @@ from stepwell._worker.callers import http_caller
 from stepwell._worker.connected import Connected, connect
 from stepwell._worker.health import HealthPages, health_pages
 from stepwell._worker.settings import MembershipKind, WorkerSettings
+from stepwell._worker.spans import process_tracer
 from stepwell._worker.topics import Topics
 from stepwell.adapters.postgres import PostgresMembership
 from stepwell.application import Application
@@ -217,6 +218,7 @@ def _engine(
         source_of=lambda workflow, connector: connected.source(namespace, workflow, connector),
         broker=broker,
         upkeep=connected.store,
+        tracer=process_tracer(wanted=plan.settings.tracing),
     )
     settings = EngineSettings(namespace=namespace, share=plan.share, shared=True, drain=plan.settings.grace_period)
     return Engine(plan.applications, ports, settings=settings)

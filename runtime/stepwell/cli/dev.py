@@ -68,6 +68,10 @@ def dev(
             "--metrics", metavar="[HOST:]PORT", help="Serve /metrics, /healthz and /readyz here; HOST is 127.0.0.1."
         ),
     ] = None,
+    tracing: Annotated[
+        bool,
+        typer.Option("--tracing", envvar="STEPWELL_TRACING", help="Make spans by OpenTelemetry, as OTEL_* say."),
+    ] = False,
     log_format: Annotated[
         LogFormat, typer.Option("--log-format", help="Logs on stderr: for people, or one JSON object a line.")
     ] = LogFormat.TEXT,
@@ -79,7 +83,7 @@ def dev(
     voice = Voice(log_format)
     with voice.reporting():
         plan = _plan(files, place=_beside(place, kafka), triggers=triggers or [], topics=topics or [], metrics=metrics)
-        code = asyncio.run(_serve(plan, voice, until_idle=until_idle, output=output))
+        code = asyncio.run(_serve(replace(plan, tracing=tracing), voice, until_idle=until_idle, output=output))
     end_now_if_threads_hang(code)
     raise typer.Exit(code)
 

@@ -19,6 +19,7 @@ from stepwell.client.runs import Access, JsonObject, Runs, Typing
 from stepwell.errors import StoreRefusedError, UnknownWorkflowError
 from stepwell.ports.clock import Clock
 from stepwell.ports.store import DeadLetter, RecordStore, StatusCount
+from stepwell.ports.tracing import Tracer
 
 _ENTROPY = 10
 
@@ -27,7 +28,7 @@ class Client:
     """Starts and steers runs of one namespace.
 
     ``actor``: who the history says it was. ``new_id``: makes UUIDv7 texts; None: from the clock and the system's
-    randomness.
+    randomness. ``tracer``: makes spans of triggers and callbacks.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Client:
         namespace: str = "default",
         actor: str = "sdk",
         new_id: Callable[[], str] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._store = store
         self._access = Access(
@@ -46,21 +48,30 @@ class Client:
             namespace=namespace,
             actor=actor,
             new_id=new_id or (lambda: uuid7(clock.now(), os.urandom(_ENTROPY))),
+            tracer=tracer,
         )
 
     @classmethod
     def connect(
-        cls, url: str, /, *, namespace: str = "default", actor: str = "sdk", pgbouncer: bool = False
+        cls,
+        url: str,
+        /,
+        *,
+        namespace: str = "default",
+        actor: str = "sdk",
+        pgbouncer: bool = False,
+        tracer: Tracer | None = None,
     ) -> AbstractAsyncContextManager[Client]:
         """A client of ``sqlite:///FILE`` (``sqlite:////absolute/FILE``) or ``postgresql://…``, within ``async with``.
 
         A PostgreSQL url is written as for libpq, and needs the extra ``stepwell[postgres]``. ``pgbouncer``: one in
-        transaction mode stands before that server.
+        transaction mode stands before that server. ``tracer``: makes spans of triggers and callbacks; see
+        ``stepwell.tracing``.
 
         Raises ``ValueError`` for another url, ``StoreRefusedError`` for a file or a database that is not Stepwell's,
         ``StoreUnavailableError`` if the server cannot be reached.
         """
-        return _connected(cls, url, namespace, actor, pgbouncer=pgbouncer)
+        return _connected(cls, url, namespace, actor, pgbouncer=pgbouncer, tracer=tracer)
 
     def runs(self, workflow: Workflow[ModelT, EnumT, Any]) -> Runs[ModelT, EnumT]:
         """The runs of a workflow, with its types. Raises ``DefinitionErrors`` if the workflow has faults."""
@@ -120,11 +131,11 @@ class Client:
 
 @asynccontextmanager
 async def _connected(
-    kind: type[Client], url: str, namespace: str, actor: str, *, pgbouncer: bool
+    kind: type[Client], url: str, namespace: str, actor: str, *, pgbouncer: bool, tracer: Tracer | None
 ) -> AsyncIterator[Client]:
     store, clock = await _open(url, pgbouncer=pgbouncer)
     try:
-        yield kind(store, clock, namespace=namespace, actor=actor)
+        yield kind(store, clock, namespace=namespace, actor=actor, tracer=tracer)
     finally:
         await store.close()
 

@@ -6,7 +6,7 @@ Methods take a run by its run id or its foreign id; see ``by_foreign_id``.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, Literal, TypeVar, overload
 
@@ -42,6 +42,7 @@ from stepwell.errors import (
 )
 from stepwell.ports.clock import Clock
 from stepwell.ports.store import Order, RecordStore, RunQuery, StartOutcome
+from stepwell.ports.tracing import Facts, SpanName, Tracer, spanned
 
 ObjectT = TypeVar("ObjectT")
 StatusT = TypeVar("StatusT", bound=str)
@@ -63,6 +64,7 @@ class Access:
     namespace: str
     actor: str
     new_id: Callable[[], str]
+    tracer: Tracer | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +116,12 @@ class Runs(Generic[ObjectT, StatusT]):
             key=_request_key(request_id),
             trace=_checked_trace(trace),
         )
-        decision = begin(definition, request, store.now())
-        [started] = await store.start([(request, decision)])
+        with spanned(self._access.tracer, Facts(name=SpanName.TRIGGER, workflow=definition.name), trace) as span:
+            request = replace(request, trace=span.trace or trace)
+            decision = begin(definition, request, store.now())
+            [started] = await store.start([(request, decision)])
+            span.of(started.run_id)
+            span.outcome("repeated" if started.repeated else started.outcome.value.lower())
         if started.outcome is StartOutcome.BUSY:
             raise AlreadyRunningError(definition.name, foreign_id, started.run_id)
         if started.repeated:
@@ -283,20 +289,29 @@ class Runs(Generic[ObjectT, StatusT]):
             detail = f"workflow {definition.name!r} has no callback of this name"
             raise CallbackRefusedError(record.run_id, name, RefusalReason.WRONG_STATUS.value, detail)
         now = self._access.store.now()
-        accepted = await self._access.store.accept(
-            InboxRow(
-                inbox_id=InboxID(self._access.new_id()),
-                namespace=record.namespace,
-                workflow=record.workflow,
-                run_id=record.run_id,
-                name=name,
-                payload=payload,
-                created_at=now,
-                hold_until=now + max(holds),
-                request_id=_request_key(request_id),
-                trace=record.trace,
-            )
+        row = InboxRow(
+            inbox_id=InboxID(self._access.new_id()),
+            namespace=record.namespace,
+            workflow=record.workflow,
+            run_id=record.run_id,
+            name=name,
+            payload=payload,
+            created_at=now,
+            hold_until=now + max(holds),
+            request_id=_request_key(request_id),
+            trace=record.trace,
         )
+        facts = Facts(
+            name=SpanName.CALLBACK,
+            workflow=record.workflow,
+            run_id=record.run_id,
+            status=record.status,
+            kind="callback",
+            element=name,
+        )
+        with spanned(self._access.tracer, facts, record.trace) as span:
+            accepted = await self._access.store.accept(row)
+            span.outcome("refused" if accepted.refusal else "repeated" if accepted.repeated else "accepted")
         if accepted.refusal is not None:
             raise CallbackRefusedError(accepted.run_id, name, accepted.refusal.value)
         receipt = CallbackReceipt(id=accepted.inbox_id, run_id=accepted.run_id, repeated=accepted.repeated)
