@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 from tests.chaos.campaign import Campaign, repeated, seeds_of
@@ -18,14 +20,17 @@ Results = Mapping[str, Sequence[Result]]
 
 
 @pytest.fixture(scope="module")
-def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+def results(request: pytest.FixtureRequest) -> Results:
     """The rounds of all faults that are asked for, played side by side; what was seen stays if something was found."""
     wanted = [item.callspec.params["fault"] for item in request.session.items if hasattr(item, "callspec")]
     chosen = [fault for name, fault in FAULTS.items() if name in wanted]
     jobs = [(fault, seeds_of(fault, SEEDS)) for fault in chosen]
+    where = Path(tempfile.mkdtemp(prefix="stepwell-chaos-"))
     found: dict[str, list[Result]] = defaultdict(list)
-    for result in Campaign(jobs, tmp_path_factory.mktemp("chaos")).run():
+    for result in Campaign(jobs, where).run():
         found[result.fault].append(result)
+    if not any(where.iterdir()):
+        where.rmdir()
     return found
 
 

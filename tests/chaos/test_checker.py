@@ -222,8 +222,9 @@ def timeout_early_by_a_pause(story: Story) -> None:
     step = next(item for item in story.calls if call("run-3", 1)(item))
     # Half of its second was over when the run was paused.
     early = {"began": resumed.at + 0.05, "ended": resumed.at + 0.06, "answer": "skip"}
-    changed(story.lines, line("run-3", 3), at=next(i.at for i in story.lines if line("run-3", 2)(i)) + 0.5)
-    changed(story.notes, note("run-3", Ask.PAUSE), asked=resumed.at - 9, answered=resumed.at - 8.9)
+    paused_at = next(item.at for item in story.lines if line("run-3", 2)(item)) + 0.5
+    changed(story.lines, line("run-3", 3), at=paused_at)
+    changed(story.notes, note("run-3", Ask.PAUSE), asked=paused_at - 0.1, answered=paused_at + 0.1)
     story.calls.append(
         replace(step, kind="timeout", name="remind", status="Review", version=4, key="run-3/2/remind", **early)
     )

@@ -111,7 +111,7 @@ async def _commits(round_: Round) -> int:
 def _latency(evidence: Evidence, since: float, until: float) -> float:
     """The median time from an acknowledged trigger to the run's first handler."""
     waits = [
-        evidence.calls_of[note.run_id][0].began - note.answered
+        evidence.calls_of[note.run_id][0].began - note.asked
         for note in evidence.notes
         if note.ask is Ask.TRIGGER and note.acknowledged and since < note.answered < until
         if note.run_id in evidence.calls_of

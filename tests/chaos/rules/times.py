@@ -8,7 +8,8 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
-from tests.chaos.evidence import Call, Evidence, Line, Violation
+from tests.chaos.evidence import Ask, Call, Evidence, Line, Note, Violation
+from tests.chaos.rules.runs import SKEW
 
 LATE_SECONDS = 3.0
 _ROUNDING = 0.01
@@ -50,29 +51,40 @@ def timeouts_are_punctual(evidence: Evidence) -> Iterator[Violation]:
         calls = [call for call in evidence.calls_of.get(run_id, ()) if call.kind == "timeout"]
         for (status, name), seconds in evidence.graph.timeouts.items():
             for visit in (line for line in lines if line.kind in _ENTERS and line.to_status == status):
-                yield from _of_visit(evidence, run_id, _Visit(visit, lines), name, seconds, calls)
+                yield from _of_visit(evidence, run_id, _Visit(visit, lines, evidence.notes), name, seconds, calls)
 
 
 class _Visit:
     """One stay of a run in a status."""
 
-    def __init__(self, entered: Line, lines: Sequence[Line]) -> None:
+    def __init__(self, entered: Line, lines: Sequence[Line], notes: Sequence[Note]) -> None:
         self.number = entered.version
         left = [line.version for line in lines if line.version > entered.version and line.kind in _ENTERS]
+        self._pauses = [n for n in notes if n.run_id == entered.run_id and n.ask is Ask.PAUSE and n.acknowledged]
         self.lines = [line for line in lines if entered.version <= line.version <= min(left, default=math.inf)]
 
-    def due(self, armed: Line, seconds: float) -> float:
-        """When a timer that was armed with this line is due: the time for which the run stood paused is not counted."""
+    def due(self, armed: Line, seconds: float, *, earliest: bool) -> float:
+        """When a timer that was armed with this line is due: the time for which the run stood paused is not counted.
+
+        A pause is decided, and takes effect when it is stored, which is not later than its answer; ``earliest``: it is
+        counted from then on only.
+        """
         due, paused_at = armed.at + seconds, math.inf
         for line in self.lines:
             if line.version <= armed.version or (due < line.at and paused_at == math.inf):
                 continue
             if line.kind == "pause":
-                paused_at = line.at
+                paused_at = self._took_effect(line) if earliest else line.at
             elif line.kind == "resume" and paused_at < math.inf:
-                due += line.at - paused_at
+                due += max(line.at - paused_at, 0.0)
                 paused_at = math.inf
         return due if paused_at == math.inf else math.inf
+
+    def _took_effect(self, pause: Line) -> float:
+        """At the latest; of a pause that nobody waited for, only its end is known."""
+        answers = [note.answered for note in self._pauses if note.asked - SKEW <= pause.at <= note.answered]
+        ends = [line.at for line in self.lines if line.version > pause.version]
+        return min([*answers, *ends], default=pause.at)
 
     def stands_at(self, moment: float) -> bool:
         """Whether the run is there then, and may be handled."""
@@ -97,9 +109,10 @@ def _of_visit(
     for armed, again in zip(armings, [*armings[1:], None], strict=True):
         before = math.inf if again is None else again.version
         came = [call.began for call in mine if armed.version <= call.version < before]
-        due = visit.due(armed, seconds)
+        due = visit.due(armed, seconds, earliest=True)
         if came and due - came[0] > _ROUNDING:
             yield Violation("P7", run_id, f"{timeout} came {due - came[0]:.2f} s early")
+        due = visit.due(armed, seconds, earliest=False)
         latest = due + LATE_SECONDS
         owed = latest < evidence.closed and visit.stands_at(latest) and evidence.calm(due, latest)
         if owed and not any(began <= latest for began in came):
