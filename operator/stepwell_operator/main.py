@@ -12,7 +12,7 @@ from typing import Any
 
 import kopf
 
-from stepwell_operator.cluster.kinds import WATCHED, Kind
+from stepwell_operator.cluster.kinds import PAGE, WATCHED, Kind
 from stepwell_operator.controllers.term import Sight
 
 
@@ -49,6 +49,7 @@ def _settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled, settings.scanning.disabled = False, True
     settings.watching.server_timeout, settings.watching.inactivity_timeout = 600, 90.0
+    settings.watching.chunk_size = PAGE
     settings.queueing.idle_timeout, settings.process.ultimate_exiting_timeout = 1.0, None
     return _selective(settings)
 

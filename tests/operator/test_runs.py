@@ -229,6 +229,20 @@ def test_erasing_a_run_takes_its_data_out_of_the_object(person: Person) -> None:
     assert "Refused" not in person.conditions(RUNS, "order-1")
 
 
+def test_a_run_that_is_erased_elsewhere_leaves_its_object_within_a_minute(person: Person) -> None:
+    person.serve(workflow())
+    run_id = started(person, object={"total": 42}, startPolicy="IfNoneEver")
+    finish(person, run_id)
+    person.wait(RUNS, "order-1", "Complete")
+    person.steer("orders", lambda runs: runs.delete_data(run_id))
+    person.sql(
+        "UPDATE run SET state = 'DataDeleted', object = '{}', version = version + 1, updated_at = now()"
+        " WHERE run_id = $1",
+        run_id,
+    )
+    until(lambda: "object" not in (person.get(RUNS, "order-1") or {})["spec"], "the data are gone", seconds=60)
+
+
 def test_runs_of_a_status_that_an_edit_removes_are_not_stranded(person: Person) -> None:
     spec = workflow()["spec"]
     person.serve(workflow())

@@ -10,10 +10,9 @@ from typing import Any
 
 from stepwell_operator.cluster.api import JSON, Api, ApiError
 from stepwell_operator.cluster.cache import Cache, Key
-from stepwell_operator.cluster.kinds import WATCHED, Kind
+from stepwell_operator.cluster.kinds import PAGE, WATCHED, Kind
 
 _NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-_PAGE = "250"
 
 
 async def fill(api: Api, cache: Cache, namespaces: Sequence[str] | None) -> None:
@@ -50,7 +49,7 @@ async def _listed(api: Api, kind: Kind, namespace: str | None) -> dict[tuple[str
 
 
 async def _items(api: Api, kind: Kind, namespace: str | None, *, accept: str = JSON) -> AsyncIterator[dict[str, Any]]:
-    query = {"limit": _PAGE, **({"labelSelector": kind.selector} if kind.selector else {})}
+    query = {"limit": str(PAGE), **({"labelSelector": kind.selector} if kind.selector else {})}
     while True:
         page = await api.request("GET", kind.path(namespace), query=query, accept=accept)
         for item in page.get("items") or ():

@@ -50,5 +50,8 @@ CHILDREN = (
 )
 """What a Workflow has in its namespace."""
 
+PAGE = 100
+"""Objects that are asked for at once: a list of all would take more memory for a moment than everything else."""
+
 WATCHED = (WORKFLOWS, RUNS, *CHILDREN, PODS)
 BY_NAME = {kind.name: kind for kind in WATCHED}

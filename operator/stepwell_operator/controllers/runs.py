@@ -7,6 +7,7 @@ from collections import defaultdict
 from datetime import datetime, timedelta
 from typing import assert_never
 
+from stepwell import RunState
 from stepwell.control import Known
 from stepwell.errors import InvalidObjectError, StoreError
 from stepwell.ports.steering import Glance
@@ -182,7 +183,7 @@ class RunController:
 
     def _note(self, key: Key, run: Run, plan: RunPlan, around: Surroundings) -> None:
         """What is remembered of an object between two looks; all of it may be lost."""
-        if plan.run is not None and not plan.over:
+        if plan.run is not None and plan.run.state is not RunState.DATA_DELETED:
             self._news.follow(key, plan.run)
         else:
             self._news.leave(key)
