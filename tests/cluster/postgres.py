@@ -59,6 +59,8 @@ while read -r word; do
     test $word = start || wait $server
     echo done
 done
+# The second ends it at once; but at its very start it ignores that one, as what a shell starts beside itself does.
+kill -TERM $server
 kill -QUIT $server
 wait $server
 rm -rf "$DATA"
