@@ -233,7 +233,7 @@ def pack(run: Run[Order]) -> Literal[S.SENT]:
             return note.says("odd", odd)
         if run.object.child:
             # One for each version: whoever asks twice for one version asks for the same.
-            child = note.asks_for(f"{run.foreign_id}.{run.version}")
+            child = note.asks_for(f"{run.id}.{run.version}")
             payload = mark(f"{owner_of(run.object.mark)}.child")
             run.trigger(wf.trigger(child, Order(mark=payload), start=S.SENT))
         return note.to(S.SENT)

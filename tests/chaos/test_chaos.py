@@ -22,7 +22,8 @@ Results = Mapping[str, Sequence[Result]]
 @pytest.fixture(scope="module")
 def results(request: pytest.FixtureRequest) -> Results:
     """The rounds of all faults that are asked for, played side by side; what was seen stays if something was found."""
-    wanted = [item.callspec.params["fault"] for item in request.session.items if hasattr(item, "callspec")]
+    here = [item for item in request.session.items if item.module is request.module and hasattr(item, "callspec")]
+    wanted = [item.callspec.params["fault"] for item in here]
     chosen = [fault for name, fault in FAULTS.items() if name in wanted]
     jobs = [(fault, seeds_of(fault, SEEDS)) for fault in chosen]
     where = Path(tempfile.mkdtemp(prefix="stepwell-chaos-"))

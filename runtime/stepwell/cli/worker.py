@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,9 @@ from stepwell.cli.voice import LogFormat, Voice
 if TYPE_CHECKING:
     from stepwell._worker.settings import WorkerSettings
     from stepwell._worker.worker import WorkerPlan
+
+_YOUNG_OBJECTS = 20_000
+"""Objects that are made before the collector looks; the interpreter's own 700 are a handful of moves."""
 
 
 def worker(
@@ -97,12 +101,23 @@ async def _serve(plan: WorkerPlan, voice: Voice) -> ExitCode:
     return ExitCode.OK
 
 
+def _spare_the_collector() -> None:
+    """What is there by now stays for as long as the process: it need not be looked through again and again.
+
+    What a move leaves behind is freed by its reference counts; cycles are rare, so looking for them may be, too.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS)
+
+
 async def _work(plan: WorkerPlan, stop: asyncio.Event, at_work: asyncio.Event) -> None:
     """Work until told to stop, or until something fails, which is raised."""
     from stepwell._worker.worker import worker_session  # noqa: PLC0415  (loaded by now)
 
     async with worker_session(plan) as worker:
         at_work.set()
+        _spare_the_collector()
         tasks = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(worker.failed())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
