@@ -112,14 +112,14 @@ class Watch:
         live = "SELECT count(*) FROM stepwell.run WHERE finished_at IS NOT NULL"
         return int(await self._connection.fetchval(f"SELECT ({live}) + (SELECT count(*) FROM stepwell.run_finished)"))  # noqa: S608
 
-    async def until(self, what: str, count: Any, target: int) -> None:
-        """Return once there are so many; ends the program when nothing moves for long."""
+    async def until(self, what: str, count: Any, target: int, *, patience: float = _PATIENCE) -> None:
+        """Return once there are so many; ends the program when nothing moves for so many seconds."""
         last, moved_at = -1, time.monotonic()
         while (now := await count()) < target:
             if now > last:
                 last, moved_at = now, time.monotonic()
-            elif time.monotonic() - moved_at > _PATIENCE:
-                raise SystemExit(f"{what}: {now} of {target}, and none more for {_PATIENCE:.0f} s")
+            elif time.monotonic() - moved_at > patience:
+                raise SystemExit(f"{what}: {now} of {target}, and none more for {patience:.0f} s")
             print(f"{what}: {now} of {target}", file=sys.stderr, flush=True)
             await asyncio.sleep(1)
 
@@ -146,7 +146,7 @@ async def replay(
         await watch.until("moves", watch.moves, target)
         feed_seconds = time.monotonic() - fed
         ending = sum(activities[-1] == ARCHIVED for activities in cases.values())
-        await watch.until("archived", watch.finished, ending)
+        await watch.until("archived", watch.finished, ending, patience=archive_after + _PATIENCE)
     finally:
         await connection.close()
     made = served(log, closed=CLOSED, archive_after=timedelta(seconds=archive_after))
