@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
-from stepwell.adapters.postgres.errors import is_lost, sqlstate
+from stepwell.adapters.postgres.errors import is_lost, refusal, sqlstate
 from stepwell.errors import StoreError, StoreRefusedError, StoreUnavailableError
 
 CONNECT_SECONDS = 10.0
@@ -18,12 +18,6 @@ CONNECT_SECONDS = 10.0
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _PRIMARY = "target_session_attrs"
 
-_WHAT_TO_DO = {
-    "28P01": "check the user name and the password of the DSN",
-    "28000": "allow it in pg_hba.conf, or connect as it asks (sslmode, user name)",
-    "3D000": "create it, or name another one in the DSN",
-    "42501": "grant that right to the user of the DSN",
-}
 _OUT_OF_CONNECTIONS = "53300"
 _PROTOCOL_VIOLATION = "08P01"
 
@@ -94,6 +88,4 @@ def _refusal(error: asyncpg.PostgresError) -> StoreError:
         return StoreUnavailableError(f"{text}: lower poolSize, or raise the server's max_connections")
     if is_lost(error):
         return StoreUnavailableError(f"the database cannot be reached: {text}")
-    told = f"the database refuses: {text} (SQLSTATE {state})"
-    advice = _WHAT_TO_DO.get(state)
-    return StoreRefusedError(f"{told}: {advice}" if advice else told)
+    return StoreRefusedError(refusal(error))

@@ -26,6 +26,14 @@ _REFUSED = ("28", "3D", "3F", "42")
 """Wrong password, no such database, no such schema, no such table or no right to it."""
 
 
+_WHAT_TO_DO = {
+    "28P01": "check the user name and the password of the DSN",
+    "28000": "allow it in pg_hba.conf, or connect as it asks (sslmode, user name)",
+    "3D000": "create it, or name another one in the DSN",
+    "42501": "grant that right to the user of the DSN, who may be another one than who migrated",
+}
+
+
 class CannotConnectError(ConnectionError):
     """No connection could be made; the text says why and what to do."""
 
@@ -66,8 +74,15 @@ def translated(error: Exception) -> Exception:
     if is_in_the_way(error):
         return StoreUnavailableError(f"the database is busy: SQLSTATE {state}")
     if state.startswith(_REFUSED):
-        return StoreRefusedError(f"the database refuses: {error} (SQLSTATE {state})")
+        return StoreRefusedError(refusal(error))
     return StoreError(f"the database refuses a value or a statement: {type(error).__name__} (SQLSTATE {state})")
+
+
+def refusal(error: Exception) -> str:
+    """What the server said that it will not do, and what may be done about it."""
+    state = sqlstate(error)
+    advice = _WHAT_TO_DO.get(state)
+    return f"the database refuses: {error} (SQLSTATE {state})" + (f": {advice}" if advice else "")
 
 
 @contextmanager
