@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.chart.rendering import BASE, CASES, Object, objects
 from tests.cluster.apiserver import ApiServer
 
 GOLDEN = Path(__file__).parent / "golden"
+IN_FORCE_SECONDS = 30.0
 NAMESPACES = ("stepwell-system", "shop", "billing")
 OPERATOR = "system:serviceaccount:stepwell-system:stepwell"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
@@ -109,6 +111,12 @@ def test_only_who_may_create_pods_names_a_service_account(guarded: ApiServer) ->
     pods: Object = {"apiGroups": [""], "resources": ["pods"], "verbs": ["create"]}
     apply(guarded, *user_role("author", "jane", workflows), *user_role("admin", "joan", workflows, pods))
 
+    rule = "spec.worker.serviceAccountName: payroll-robot: only who may create pods in the namespace shop"
+    # Roles and policies hold once the API server has seen its own news of them.
+    deadline = time.monotonic() + IN_FORCE_SECONDS
+    while rule not in apply(guarded, workflow("payroll", "payroll-robot"), as_user="jane", dry=True).stderr:
+        assert time.monotonic() < deadline
+
     refused = apply(guarded, workflow("payroll", "payroll-robot"), as_user="jane")
     plain = apply(guarded, workflow("orders", None), as_user="jane")
     changed = apply(guarded, workflow("orders", "payroll-robot"), as_user="jane")
@@ -119,7 +127,6 @@ def test_only_who_may_create_pods_names_a_service_account(guarded: ApiServer) ->
         check=False,
     )
 
-    rule = "spec.worker.serviceAccountName: payroll-robot: only who may create pods in the namespace shop"
     assert refused.returncode != 0
     assert rule in refused.stderr
     assert plain.returncode == 0, plain.stderr

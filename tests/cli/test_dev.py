@@ -241,7 +241,7 @@ def test_a_database_has_no_topics_of_its_own(here: Path, postgres: Server) -> No
     assert ended.code == 2
     assert ended.err == (
         "error: workflow parcels: connector arrivals: 'parcels.arrived': no broker is named:"
-        " read the topic from a file with --topic parcels.arrived=FILE\n"
+        " name one with --kafka, or read a file with --topic parcels.arrived=FILE\n"
     )
 
 
