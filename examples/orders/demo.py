@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
@@ -193,6 +193,18 @@ def run(orders: int, seed: int, store: Path | str, console: Console) -> bool:
     return report(kept, perf_counter() - started, console)
 
 
+@contextmanager
+def hushed(logger: str) -> Iterator[None]:
+    """What goes wrong is meant to: the alerts of a thousand orders would bury the table."""
+    log = logging.getLogger(logger)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: it adds up. 1: it does not, or did not end. 2: the arguments or the store were refused."""
     parser = argparse.ArgumentParser(prog="python -m examples.orders.demo", description="Run a shop for a while.")
@@ -205,10 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"--orders: {options.orders}: must be from 1 to {MOST_ORDERS}")
     if options.store is not None and options.store.exists():
         parser.error(f"--store: {options.store}: exists already; the demo begins with a new file")
-    # What goes wrong is meant to: the alerts of a thousand orders would bury the table.
-    logging.getLogger("examples.orders.workflow").setLevel(logging.ERROR)
     try:
-        with tempfile.TemporaryDirectory(prefix="stepwell-demo-") as directory:
+        with tempfile.TemporaryDirectory(prefix="stepwell-demo-") as directory, hushed("examples.orders.workflow"):
             store = options.dsn or (options.store or Path(directory) / "orders.db").absolute()
             return 0 if run(options.orders, options.seed, store, Console()) else 1
     except KeyboardInterrupt:

@@ -124,6 +124,18 @@ def test_all_is_sorted_and_true(module: str) -> None:
     assert not [name for name in loaded.__all__ if name.startswith("_") and name != "__version__"]
 
 
+def test_what_is_imported_when_asked_for_is_what_checkers_see() -> None:
+    """The package's page names each import twice: for checkers, and for ``__getattr__``."""
+    tree = ast.parse((ROOT / "runtime/stepwell/__init__.py").read_text("utf-8"))
+    (seen,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    homes = {
+        node.module: tuple(alias.name for alias in node.names) for node in seen.body if isinstance(node, ast.ImportFrom)
+    }
+
+    assert vars(stepwell)["_HOMES"] == homes
+    assert sorted(name for names in homes.values() for name in names) == sorted(set(stepwell.__all__) - {"__version__"})
+
+
 def undocumented(module: str) -> Iterator[str]:
     loaded = importlib.import_module(module)
     for name in loaded.__all__:
@@ -154,7 +166,7 @@ def test_the_facade_loads_no_driver(tmp_path: Path) -> None:
     """Asked of a fresh interpreter: this one has loaded everything."""
     import subprocess  # noqa: PLC0415  (for this test only)
 
-    code = "import stepwell, sys; print(*sorted(sys.modules))"
+    code = "from stepwell import *; import sys; print(*sorted(sys.modules))"
     done = subprocess.run(  # noqa: S603  (the line above)
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )

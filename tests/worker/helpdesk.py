@@ -1,7 +1,8 @@
 """Replay an event log through Kafka: ``python -m tests.worker.helpdesk LOG.csv.gz [--rows N] [--json]``.
 
 Rows go to a topic, keyed by case, as fast as it takes them; a connector of two workers turns them into runs and
-callbacks; one of the two is killed when half of the rows have been moves. The clock is the real one.
+callbacks; one of the two is killed when half of the rows have been moves, and only then the last of the rows are sent.
+The clock is the real one.
 
 Exits with 0 only if every row after a case's first was one move, every case that ends closed was archived, and the
 history of each run is its rows in order.
@@ -42,6 +43,8 @@ ARCHIVE_SECONDS = 60
 """How long a closed case waits for another row beside the time that the rows take, at the least."""
 _ROWS_A_SECOND = 100
 """What even a busy machine does; by it the archiving time-out is made longer than the feed."""
+_BEFORE_THE_KILL = 0.9
+"""Of the rows; a worker is killed when half of them are moves."""
 _PATIENCE = 120.0
 """Seconds without any progress after which something is lost."""
 _SHOWN = 20
@@ -73,8 +76,8 @@ def wanted(rows: Sequence[Row]) -> dict[str, list[str]]:
     return cases
 
 
-async def feed(broker: Broker, rows: Sequence[Row]) -> None:
-    """Send all rows, those of a case in order."""
+async def feed(broker: Broker, rows: Sequence[Row], killed: asyncio.Event) -> None:
+    """Send all rows, those of a case in order; the last of them only when a worker was killed."""
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
     await admin.start()
     try:
@@ -86,7 +89,10 @@ async def feed(broker: Broker, rows: Sequence[Row]) -> None:
     try:
         seen = Counter[str]()
         sent = []
-        for row in sorted(rows, key=lambda row: (row.at, row.number)):
+        for number, row in enumerate(sorted(rows, key=lambda row: (row.at, row.number))):
+            if number == int(len(rows) * _BEFORE_THE_KILL):
+                await asyncio.gather(*sent)
+                await killed.wait()
             told = Told(case=row.case, n=seen[row.case], activity=row.activity, resource=row.resource, timestamp=row.at)
             seen[row.case] += 1
             sent.append(await producer.send(TOPIC, told.model_dump_json().encode(), key=row.case.encode()))
@@ -137,11 +143,13 @@ async def replay(
     try:
         watch = Watch(connection)
         fed = time.monotonic()
-        feeding = asyncio.ensure_future(feed(broker, rows))
+        killed = asyncio.Event()
+        feeding = asyncio.ensure_future(feed(broker, rows, killed))
         target = len(rows) - len(cases)
         await watch.until("moves", watch.moves, target // 2)
         killed_after = await watch.moves()
         first.kill()
+        killed.set()
         await feeding
         await watch.until("moves", watch.moves, target)
         feed_seconds = time.monotonic() - fed
