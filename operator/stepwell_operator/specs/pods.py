@@ -65,6 +65,8 @@ def _container(group: Group, worker: Worker, *, headers: Iterable[SecretKey], in
             grace=_grace(worker),
         ),
         "ports": [{"name": _PROBES, "containerPort": environment.PORT, "protocol": "TCP"}],
+        # User code is imported before the first answer, and by a throttled processor that takes its time: five minutes.
+        "startupProbe": _probe("/healthz", period=1, failures=300),
         "livenessProbe": _probe("/healthz", period=10, failures=6),
         "readinessProbe": _probe("/readyz", period=3, failures=2),
         "securityContext": {
