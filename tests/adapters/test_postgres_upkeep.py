@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import asyncpg
+import pytest
 import pytest_asyncio
 from tests.cluster.postgres import Server
 
@@ -251,3 +252,28 @@ def test_an_answer_bounds_the_server_s_clock_from_both_sides() -> None:
     clock.learn(15.0, 15.0, start - HOUR)
     passed[0] = 15.0
     assert clock.now() == start - HOUR, "the server's clock was set back"
+
+
+async def test_a_store_that_got_a_slow_answer_asks_for_the_time_again(
+    postgres: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_up = [0.4, 0.2]
+    fetch = asyncpg.Connection.fetch
+
+    async def slow(self: asyncpg.Connection, query: str, *arguments: object) -> object:
+        found = await fetch(self, query, *arguments)
+        if "server_now" in query and held_up:
+            arrived = asyncio.Event()
+            asyncio.get_running_loop().call_later(held_up.pop(0), arrived.set)
+            await arrived.wait()
+        return found
+
+    monkeypatch.setattr(asyncpg.Connection, "fetch", slow)
+    async with postgres.database() as dsn:
+        admin = await asyncpg.connect(dsn)
+        store = await PostgresStore.open(dsn)
+        behind = await admin.fetchval("SELECT clock_timestamp()") - store.now()
+        await store.close()
+        await admin.close()
+    assert held_up == []
+    assert behind < timedelta(seconds=0.1)

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from math import inf
 
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -21,6 +22,8 @@ class ServerClock:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._ahead: int | None = None
+        self.error = inf
+        """Seconds that ``now`` may be behind the server's time, as of the quickest answer so far."""
 
     def now(self) -> datetime:
         """The server's time in UTC; this machine's until the first answer."""
@@ -42,6 +45,7 @@ class ServerClock:
         least, most = server - _micros(answered), server - _micros(asked)
         # The least that is possible to begin with: a clock that is behind makes a timer late, never early.
         self._ahead = least if self._ahead is None else min(max(self._ahead, least), most)
+        self.error = min(self.error, answered - asked)
 
 
 def _micros(seconds: float) -> int:

@@ -48,6 +48,11 @@ class Database:
         """The store's time."""
         return self.clock.now()
 
+    @property
+    def clock_error(self) -> float:
+        """Seconds that the server's clock, as it is known here, may be behind."""
+        return self._server_clock.error
+
     def sent(self, now: datetime) -> datetime:
         """What an event that is stored now is dated: the older it is, the sooner others take it for one left behind."""
         return _BEFORE_ALL if self._outside else now

@@ -25,6 +25,12 @@ from stepwell.adapters.postgres.workflows import Workflows
 from stepwell.errors import StoreRefusedError
 from stepwell.ports.clock import Clock
 
+_LOOK = "SELECT current_setting('search_path'), clock_timestamp() AS server_now"
+_CLOCK_SECONDS = 0.005
+"""How well the server's clock is to be known before anything is dated by it. Of two processes one might be seconds
+behind, if the first answer to it was slow: a timer that this one thaws, and the other froze, would be early by that."""
+_LOOKS_AT_CLOCK = 8
+"""At most: a server far away never answers so quickly."""
 _DROPPED = (
     "the settings of this connection were dropped on the way, by a pooler it seems: say that there is one"
     " (setting pgbouncer, STEPWELL_PGBOUNCER=true)"
@@ -74,9 +80,12 @@ class PostgresStore(
         database = Database(opened, clock, outside=outside)
         try:
             await check(database.once)
-            ((path, _),) = await database.once("SELECT current_setting('search_path'), clock_timestamp() AS server_now")
-            if path != SCHEMA:
-                raise StoreRefusedError(_DROPPED)  # noqa: TRY301  (it is for the clean-up below)
+            for _ in range(_LOOKS_AT_CLOCK):
+                ((path, _),) = await database.once(_LOOK)
+                if path != SCHEMA:
+                    raise StoreRefusedError(_DROPPED)  # noqa: TRY301  (it is for the clean-up below)
+                if database.clock_error <= _CLOCK_SECONDS:
+                    break
         except BaseException:
             await database.terminate()
             raise
