@@ -412,12 +412,3 @@ class TestSchemas:
         node = {"$ref": "#/$defs/Node", "$defs": {"Node": {"properties": {"next": {"$ref": "#/$defs/Node"}}}}}
         other = {**node, "title": "other"}
         assert disagreements(node, other) == []
-
-
-def test_importing_the_facade_loads_no_driver() -> None:
-    code = "import stepwell, sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)  # noqa: S603
-    loaded = set(done.stdout.split())
-    assert "pydantic" in loaded
-    drivers = {"sqlite3", "_sqlite3", "aiohttp", "asyncpg", "aiokafka", "kubernetes", "prometheus_client", "kopf"}
-    assert loaded & (drivers | {"jsonschema", "yaml", "typer", "rich"}) == set()
