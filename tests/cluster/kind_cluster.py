@@ -1,7 +1,9 @@
 """A cluster of the tests' own, made by kind with PostgreSQL and Kafka in it, gone with the tests however they end.
 
-Its parent is a shell that waits on a pipe held by this process: when that closes, by whatever death, it removes the
-cluster. With ``STEPWELL_KEEP_CLUSTER=1`` it stays, and the next run of the tests finds it.
+It takes minutes to come up, so it begins to when the first test does, behind all else, if any test will want it.
+
+A shell waits on a pipe held by this process: when that closes, by whatever death, it removes the cluster. With
+``STEPWELL_KEEP_CLUSTER=1`` it stays, and the next run of the tests finds it.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -29,7 +32,17 @@ UP_SECONDS = 3600.0
 """Where Kubernetes has to be compiled first."""
 DOWN_SECONDS = 120.0
 
-_KEEPER = 'cat >/dev/null; exec "$0" >/dev/null 2>&1'
+_NICE = 10
+"""What brings it up leaves the processors to the tests that run meanwhile."""
+_SHOWN = 6000
+
+_KEEPER = """
+read -r up
+read -r _ && up= && cat >/dev/null
+[ -z "$up" ] || kill -- "-$up"
+exec "$0" >/dev/null 2>&1
+"""
+"""Told which process group brings the cluster up, and that it has ended, if it has."""
 
 Object = dict[str, Any]
 
@@ -124,32 +137,73 @@ class KindCluster:
         return done
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[KindCluster]:
-    """The cluster, made by the first test that asks for it."""
-    directory = Path(tempfile.mkdtemp(prefix="stepwell-kind-"))
-    made = KindCluster(kubeconfig=directory / "kubeconfig")
-    keeper = None
-    if not os.environ.get("STEPWELL_KEEP_CLUSTER"):
-        keeper = subprocess.Popen(  # noqa: S603  (a script of ours)
-            ["/bin/sh", "-c", _KEEPER, str(SCRIPTS / "down")],
-            stdin=subprocess.PIPE,
-            env=made.environment,
-            start_new_session=True,
-        )
-    try:
-        made.up("services")
-        yield made
-    finally:
-        if keeper is not None:
-            assert keeper.stdin is not None
-            keeper.stdin.close()
-            keeper.wait(DOWN_SECONDS)
-        shutil.rmtree(directory, ignore_errors=True)
+class Coming:
+    """A cluster on its way up, with the chart installed."""
+
+    def __init__(self) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="stepwell-kind-"))
+        self._log = self._directory / "log"
+        self._cluster = KindCluster(kubeconfig=self._directory / "kubeconfig")
+        self._keeper: subprocess.Popen[bytes] | None = None
+        if not os.environ.get("STEPWELL_KEEP_CLUSTER"):
+            self._keeper = subprocess.Popen(  # noqa: S603  (a script of ours)
+                ["/bin/sh", "-c", _KEEPER, SCRIPTS / "down"],
+                stdin=subprocess.PIPE,
+                env=self._cluster.environment,
+                start_new_session=True,
+            )
+        with self._log.open("wb") as log:
+            self._up = subprocess.Popen(  # noqa: S603  (as above)
+                ["nice", "-n", str(_NICE), SCRIPTS / "up"],  # noqa: S607  (the system's own)
+                env={**self._cluster.environment, "UP_TO": "chart"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._tell_keeper(self._up.pid)
+
+    def _tell_keeper(self, word: object) -> None:
+        if self._keeper is not None:
+            assert self._keeper.stdin is not None
+            self._keeper.stdin.write(f"{word}\n".encode())
+            self._keeper.stdin.flush()
+
+    def wait(self) -> KindCluster:
+        """Return once it is there; that it cannot be made is the test's failure."""
+        if self._up.returncode is None:
+            self._up.wait(UP_SECONDS)
+            self._tell_keeper("up")
+        if code := self._up.returncode:
+            pytest.fail(f"tests/cluster/kind/up: exit code {code}\n{self._log.read_text('utf-8')[-_SHOWN:]}")
+        return self._cluster
+
+    def end(self) -> None:
+        """Remove it, however far it has come."""
+        if self._up.poll() is None:
+            os.killpg(self._up.pid, signal.SIGTERM)
+            self._up.wait(DOWN_SECONDS)
+        if self._keeper is not None:
+            self._keeper.communicate(timeout=DOWN_SECONDS)
+        shutil.rmtree(self._directory, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def release(cluster: KindCluster) -> KindCluster:
-    """The same cluster with the chart installed: release ``stepwell`` in the namespace ``stepwell-system``."""
-    cluster.up("chart")
-    return cluster
+def coming_cluster() -> Iterator[Coming]:
+    """The cluster of the session, on its way."""
+    coming = Coming()
+    yield coming
+    coming.end()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def early_cluster(request: pytest.FixtureRequest) -> None:
+    """Begin with it before the first test, if there is one that wants it."""
+    if any("release" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        request.getfixturevalue("coming_cluster")
+
+
+@pytest.fixture(scope="session")
+def release(coming_cluster: Coming) -> KindCluster:
+    """The cluster with the chart installed: release ``stepwell`` in the namespace ``stepwell-system``."""
+    return coming_cluster.wait()
