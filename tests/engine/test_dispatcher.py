@@ -229,3 +229,30 @@ async def test_dropped_events_are_logged_when_somebody_looks_for_a_fault(caplog:
         [dropped] = [record for record in caplog.records if getattr(record, "action", "") == "event_dropped"]
         assert (getattr(dropped, "reason", ""), getattr(dropped, "run", "")) == ("stale", run.id)
     assert store_of(world) is not None
+
+
+async def test_runs_that_take_turns_are_not_read_again_while_what_was_stored_is_fresh() -> None:
+    wf: Workflow[Thing, S, None] = Workflow(
+        "shop", object=Thing, status=S, start=S.WORK, options=Options(concurrency=1)
+    )
+    turns, gate = list[str](), asyncio.Event()
+
+    @wf.step(S.WORK)
+    async def work(run: Run[Thing]) -> Literal[S.WORK, S.DONE]:
+        await gate.wait()
+        turns.append(run.foreign_id)
+        run.object.n += 1
+        return S.WORK if run.object.n < len("three") else S.DONE
+
+    reads = list[str]()
+
+    async def count(_: str, arguments: tuple[Any, ...]) -> None:
+        reads.extend(arguments[0])
+
+    async with TamperedWorld(wf) as world:
+        world.tampered.reading = count
+        first, second = [await world.runs.trigger(name, Thing()) for name in ("one", "two")]
+        gate.set()
+        await world.settle()
+        assert turns == ["one", "two"] * len("three")
+        assert sorted(reads) == sorted([first.id, second.id])

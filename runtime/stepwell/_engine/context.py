@@ -67,6 +67,8 @@ class Context:
     hosted: dict[str, Hosted] = field(default_factory=dict)
     """By workflow name: one engine serves one namespace."""
     versions: Versions = field(default_factory=Versions)
+    stored: dict[RunID, tuple[Loaded, float]] = field(default_factory=dict)
+    """Rows as this process stored them, and when, of runs that wait for a slot with the event of that change."""
     in_hand: dict[RunID, Work] = field(default_factory=dict)
     """Runs whose handlers are running, or about to."""
     tracer: Tracer | None = None

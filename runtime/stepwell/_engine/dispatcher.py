@@ -130,12 +130,16 @@ class Dispatcher:
         """Start handlers for free slots."""
         if self._context.lanes.closing:
             return
-        taken = []
+        taken, known = list[tuple[Lane, Delivery]](), list[Work]()
         for lane, delivery in self._context.lanes.take():
             if self._context.versions.outrun(delivery.event):
                 self._drop_stale(lane, delivery)
+            elif (work := self._known(lane, delivery)) is not None:
+                known.append(work)
             else:
                 taken.append((lane, delivery))
+        if known:
+            self._admit(known)
         if taken:
             self.spawn(self._load(taken))
         if self._context.lanes.waiting >= self._context.settings.max_waiting:
@@ -161,6 +165,13 @@ class Dispatcher:
             self.failure = self.failure or error
             log.error("a loop failed", exc_info=error, extra={"action": "loop_failed"})
 
+    def _known(self, lane: Lane, delivery: Delivery) -> Work | None:
+        """The work with the row as this process stored it, if that was just now."""
+        loaded, read_at = self._context.stored.pop(delivery.event.run_id, (None, 0.0))
+        if loaded is None or not self._context.reader.is_fresh(loaded, read_at):
+            return None
+        return Work(lane=lane, delivery=delivery, loaded=self._context.reader.with_suspension(loaded), read_at=read_at)
+
     async def _load(self, taken: Sequence[tuple[Lane, Delivery]]) -> None:
         ids = [delivery.event.run_id for _, delivery in taken if delivery.event.run_id]
         try:
@@ -174,25 +185,31 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001  (a row of a newer release, say: nobody's but its own trouble)
             await self._load_alone(taken, error)
             return
+        self._admit(
+            [
+                Work(lane=lane, delivery=delivery, loaded=found.rows.get(delivery.event.run_id), read_at=found.read_at)
+                for lane, delivery in taken
+            ]
+        )
+        self.pump()
+
+    def _admit(self, works: Sequence[Work]) -> None:
+        """Start what may start."""
         suspects: list[Work] = []
-        for lane, delivery in taken:
-            work = Work(
-                lane=lane, delivery=delivery, loaded=found.rows.get(delivery.event.run_id), read_at=found.read_at
-            )
+        for work in works:
             if work.loaded is not None:
                 self._context.versions.note(work.event.run_id, work.loaded.record.version)
             reason = self._why_not(work)
             if reason is not None:
                 self._refuse(work, reason)
                 continue
-            self._ahead.pop(delivery.position, None)
+            self._ahead.pop(work.delivery.position, None)
             if self._suspects.concerns(work):
                 suspects.append(work)
             else:
                 self._start(work)
         if suspects:
             self.spawn(self._suspects.admit(suspects))
-        self.pump()
 
     def _start(self, work: Work) -> None:
         self._working += 1

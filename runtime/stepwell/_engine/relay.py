@@ -1,5 +1,8 @@
 """What was committed is published at once and deleted once the broker has it; nobody waits for either.
 
+An event that its own writer has in hand waits a moment for company: no worker waits for it, and brokers and readers
+count requests rather than events. Those of one run stay in order.
+
 An event that could not be published stays in the outbox, where the sweep of whoever is keeper finds it. Both may
 publish one event, and a row may be left behind when the process dies in between: a copy is stale when it arrives.
 """
@@ -8,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
+from stepwell._domain.ids import RunID
 from stepwell._domain.record import Event
 from stepwell.ports.outbox import EventOutbox, EventPublisher
 from stepwell.ports.stream import Delivery
@@ -18,6 +22,10 @@ from stepwell.ports.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
+_LINGER = 0.05
+"""Seconds that an event waits for company, far less than after which the sweep takes it for left behind."""
+_ENOUGH = 1024
+"""Events that are company enough."""
 _SWEPT_AT_ONCE = 1000
 _LAST_SECONDS = 5.0
 
@@ -40,6 +48,9 @@ class Relay:
         self._fault = fault
         self._tracer = tracer
         self._tasks: set[asyncio.Task[None]] = set()
+        self._lingering: dict[RunID, list[Delivery]] = {}
+        self._count = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Publish all that this process stores from now on."""
@@ -47,6 +58,7 @@ class Relay:
 
     async def stop(self) -> None:
         """Wait a moment for what is under way; what is left is the sweep's."""
+        self._send_lingering()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_LAST_SECONDS)
         for task in self._tasks:
@@ -71,7 +83,34 @@ class Relay:
         taken = await self._publisher.publish([delivery.event for delivery in deliveries])
         return [delivery for delivery, done in zip(deliveries, taken, strict=True) if not done]
 
-    def _take(self, deliveries: Sequence[Delivery]) -> None:
+    def _take(self, deliveries: Sequence[Delivery], kept: Collection[int]) -> None:
+        awaited = list[Delivery]()
+        for delivery in deliveries:
+            run_id = delivery.event.run_id
+            if delivery.position in kept:
+                self._lingering.setdefault(run_id, []).append(delivery)
+                self._count += 1
+            else:
+                # Behind the run's own that wait.
+                before = self._lingering.pop(run_id, ()) if run_id else ()
+                self._count -= len(before)
+                awaited += [*before, delivery]
+        if awaited:
+            self._send(awaited)
+        if self._count >= _ENOUGH:
+            self._send_lingering()
+        elif self._count and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_LINGER, self._send_lingering)
+
+    def _send_lingering(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        lingering, self._lingering, self._count = self._lingering, {}, 0
+        if lingering:
+            self._send([delivery for deliveries in lingering.values() for delivery in deliveries])
+
+    def _send(self, deliveries: Sequence[Delivery]) -> None:
         # Tasks start in the order in which they are made, and the publisher queues before it first waits.
         task = asyncio.get_running_loop().create_task(self._publish_all(deliveries), name="stepwell-relay")
         self._tasks.add(task)

@@ -124,6 +124,8 @@ class StepLoop:
         if self._context.lanes.move(decision.record.run_id, work.lane, lane):
             work.lane = lane
             return True
+        if work.loaded is not None:
+            self._context.stored[decision.record.run_id] = work.loaded, work.read_at
         self._context.lanes.offer(lane, work.delivery)
         return False
 

@@ -13,11 +13,14 @@ from stepwell._domain.record import Event
 from stepwell.ports.membership import Shard
 from stepwell.ports.stream import Delivery, Reach
 
+Taker = Callable[[Sequence[Delivery], Collection[int]], None]
+"""Given events, and the positions of those that their writer has in hand already: no worker waits for them."""
+
 
 class EventOutbox(Protocol):
     """The store's side."""
 
-    def hand_to(self, taker: Callable[[Sequence[Delivery]], None]) -> None:
+    def hand_to(self, taker: Taker) -> None:
         """Give all events that this process stores to ``taker``, right after each commit and in the order of commits.
 
         Those that their writer keeps are among them, since outsiders read the topics too. ``taker`` returns at once.

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import chain
 from typing import Any, Protocol, cast
 
@@ -124,6 +125,7 @@ def pair(shard: Shard) -> Shard:
     return cast("Shard", TopicPartition(*shard))
 
 
+@lru_cache(maxsize=1 << 16)
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition of a key among so many, as Java's producer and every other client choose it (murmur2)."""
     return int(murmur2(key) & _POSITIVE) % partitions

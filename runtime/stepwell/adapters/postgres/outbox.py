@@ -6,11 +6,12 @@ version, and what was read of it is held back for the case that another writer s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from stepwell._domain.ids import RunID
 from stepwell._domain.record import EventKind
 from stepwell.adapters.postgres.rows import number_of
+from stepwell.ports.outbox import Taker
 from stepwell.ports.stream import Delivery
 
 Key = tuple[RunID, int]
@@ -29,14 +30,14 @@ class Outbox:
         self._expected: dict[Key, list[Delivery]] = {}
         self._given_back: list[Delivery] = []
         self._unread: set[int] | None = None
-        self._taker: Callable[[Sequence[Delivery]], None] | None = None
+        self._taker: Taker | None = None
 
     def follow(self) -> None:
         """From now on somebody receives: count what is stored and not received."""
         if self._unread is None:
             self._unread = set()
 
-    def hand_to(self, taker: Callable[[Sequence[Delivery]], None]) -> None:
+    def hand_to(self, taker: Taker) -> None:
         """From now on whatever is stored here, kept or not, is handed out right after its commit, in that order."""
         self._taker = taker
 
@@ -85,7 +86,7 @@ class Outbox:
         if self._unread is not None:
             self._unread.update(d.position for d in deliveries if d.position not in kept)
         if self._taker is not None and deliveries:
-            self._taker(deliveries)
+            self._taker(deliveries, kept)
 
     def received(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Of these, the ones to hand out, with those that were held back wrongly."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from stepwell.adapters.postgres.part import Part
 from stepwell.adapters.postgres.rows import delivery_of
 from stepwell.adapters.postgres.tables import EVENT
+from stepwell.ports.outbox import Taker
 from stepwell.ports.stream import Delivery
 
 OVERDUE_ROWS = "outbox WHERE outbox.namespace = $1 AND outbox.created_at < $2::timestamptz - interval '5 s'"
@@ -29,7 +30,7 @@ _OUTGOING = "SELECT EXISTS (SELECT FROM outbox WHERE namespace = $1)"
 class Outgoing(Part):
     """Implements ``EventOutbox``."""
 
-    def hand_to(self, taker: Callable[[Sequence[Delivery]], None]) -> None:
+    def hand_to(self, taker: Taker) -> None:
         """Give all events that this process stores to ``taker``; see ``EventOutbox.hand_to``."""
         self._db.outbox.hand_to(taker)
 
