@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from stepwell._worker.logs import JsonFormatter
+from stepwell._worker.logs import JsonFormatter, Repeats
 from stepwell.callables import Run, RunFacts
 
 
@@ -129,3 +129,43 @@ def test_a_handlers_own_line_carries_the_ids_of_its_run(caplog: pytest.LogCaptur
         **{key: value for key, value in facts.items() if key != "id"},
     }
     assert "4111" not in json.dumps(told)
+
+
+def warned(name: str = "stepwell._engine.keeper", level: int = logging.WARNING, **extra: Any) -> logging.LogRecord:
+    record = logging.LogRecord(name, level, __file__, 1, "topic is not to be found", (), None)
+    vars(record).update({"action": "topic_missing", **extra})
+    return record
+
+
+def test_a_trouble_that_goes_on_is_told_now_and_then_with_how_often_it_was_met() -> None:
+    seconds = [0.0]
+    repeats = Repeats(quiet=30, now=lambda: seconds[0])
+    told = []
+    for second in range(0, 70, 2):
+        seconds[0] = second
+        record = warned(topic="orders")
+        if repeats.filter(record):
+            told.append((second, vars(record).get("repeated")))
+    assert told == [(0, None), (30, 14), (60, 14)]
+
+
+def test_only_the_very_same_warnings_of_our_own_are_held_back() -> None:
+    repeats = Repeats(now=lambda: 0.0)
+    different = [
+        warned(topic="orders"),
+        warned(topic="claims"),
+        warned("stepwell.adapters.kafka.producer", topic="orders"),
+    ]
+    assert [repeats.filter(record) for record in different] == [True] * 3
+    assert [repeats.filter(warned(topic="orders")) for _ in range(2)] == [False] * 2
+    for name, level in (("stepwell.run", logging.WARNING), ("shop", logging.WARNING), ("stepwell._x", logging.ERROR)):
+        assert [repeats.filter(warned(name, level)) for _ in range(2)] == [True] * 2
+
+
+def test_what_ended_is_forgotten() -> None:
+    seconds = [0.0]
+    repeats = Repeats(quiet=30, now=lambda: seconds[0])
+    for number in range(1000):
+        seconds[0] = number
+        repeats.filter(warned(run=f"run {number}"))
+    assert len(repeats._told) <= 61

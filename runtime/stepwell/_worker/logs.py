@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import time
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import PurePath
 from types import TracebackType
@@ -19,6 +21,7 @@ from typing import Any
 ACTION = "log"
 """The action of a record that names none: user code's, or another library's."""
 
+_OURS = ("stepwell._", "stepwell.adapters.")
 _LONGEST = 1024
 _FRAMES = 20
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -46,6 +49,36 @@ class JsonFormatter(logging.Formatter):
             told["trace"] = _places(trace)
         # All in ASCII: some readers take U+2028 for the end of a line.
         return json.dumps(told, ensure_ascii=True)
+
+
+class Repeats(logging.Filter):
+    """A trouble of ours that goes on is told once in a while, with how often it was met meanwhile as ``repeated``.
+
+    Only warnings of Stepwell's own that say the very same: what handlers log is theirs, and passes as it is.
+    """
+
+    def __init__(self, *, quiet: float = 30.0, now: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._quiet = quiet
+        self._now = now
+        self._told: dict[tuple[object, ...], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to tell it."""
+        if record.levelno != logging.WARNING or not record.name.startswith(_OURS) or record.exc_info:
+            return True
+        extras = extras_of(record)
+        key = (record.name, message_of(record), *sorted((name, str(value)) for name, value in extras.items()))
+        now = self._now()
+        told_at, met = self._told.get(key, (-math.inf, 0))
+        if now - told_at < self._quiet:
+            self._told[key] = told_at, met + 1
+            return False
+        self._told = {each: (at, n) for each, (at, n) in self._told.items() if now - at < 2 * self._quiet}
+        self._told[key] = now, 0
+        if met:
+            vars(record)["repeated"] = met
+        return True
 
 
 def extras_of(record: logging.LogRecord) -> dict[str, object]:

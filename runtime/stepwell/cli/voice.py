@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import typer
 
-from stepwell._worker.logs import JsonFormatter, extras_of, message_of
+from stepwell._worker.logs import JsonFormatter, Repeats, extras_of, message_of
 from stepwell.cli.errors import DEBUG, code_of, say
 from stepwell.errors import DefinitionErrors, SettingsError
 
@@ -49,6 +49,7 @@ class Voice:
             root.removeHandler(handler)
         handler = _json_handler() if self._json else _OneLine()
         handler.set_name(_NAME)
+        handler.addFilter(Repeats())
         root.addHandler(handler)
         root.setLevel(logging.DEBUG if os.environ.get(DEBUG) else level.upper())
         # What handlers say by `run.log`, and what this program has to say itself.
