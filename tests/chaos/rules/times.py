@@ -67,14 +67,15 @@ class _Visit:
         """When a timer that was armed with this line is due: the time for which the run stood paused is not counted.
 
         A pause is decided, and takes effect when it is stored, which is not later than its answer; ``earliest``: it is
-        counted from then on only.
+        counted from then on only, and a timer that was due before may have come before it.
         """
         due, paused_at = armed.at + seconds, math.inf
         for line in self.lines:
-            if line.version <= armed.version or (due < line.at and paused_at == math.inf):
+            took_effect = self._took_effect(line) if earliest and line.kind == "pause" else line.at
+            if line.version <= armed.version or (due < took_effect and paused_at == math.inf):
                 continue
             if line.kind == "pause":
-                paused_at = self._took_effect(line) if earliest else line.at
+                paused_at = took_effect
             elif line.kind == "resume" and paused_at < math.inf:
                 due += max(line.at - paused_at, 0.0)
                 paused_at = math.inf
