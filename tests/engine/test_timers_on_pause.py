@@ -8,6 +8,8 @@ from tests.engine.kit import DAY, HOUR, MINUTE, SECOND, TamperedWorld, Thing, sq
 from tests.engine.timers import Fired, S, alone, times, waiting
 
 from stepwell import Options, PauseCode, Run, RunState, TimersOnPause
+from stepwell._domain.record import Event, EventKind
+from stepwell.ports.stream import Delivery
 from stepwell.testing import World
 
 
@@ -107,3 +109,28 @@ async def test_a_timeout_that_loses_a_race_within_its_visit_fires_at_once_and_no
         assert times(fired, began) == [("remind", HOUR)] * 2
         assert {key for _, _, _, key in fired} == {f"{run.id}/1/remind"}
         assert await sql(world, "SELECT name FROM timer") == [("expire",)]
+
+
+async def test_a_frozen_timer_does_not_fire_for_a_row_that_was_read_before_the_pause() -> None:
+    fired: Fired = []
+    async with World(waiting(fired)) as world:
+        run = await world.runs.trigger("1", Thing(text="skip"))
+        await world.settle()
+        context = world._engine.context
+        before = (await context.reader.read([run.id])).rows[run.id]
+        await world.runs.pause(run.id)
+        context.stored[run.id] = before, world.clock.monotonic()
+        event = Event(
+            kind=EventKind.TIMEOUT,
+            namespace="default",
+            workflow="shop",
+            run_id=run.id,
+            version=before.record.visit,
+            status=before.record.status,
+            name="remind",
+        )
+        # A copy of an event of an earlier arming, which a broker may deliver again whenever it likes.
+        world._engine._dispatcher.offer([Delivery(event=event, position=-1)])
+        await world.settle()
+        assert not fired
+        assert world.telemetry.drops["early"] == 1

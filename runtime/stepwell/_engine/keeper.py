@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 ROLE = "keeper"
 
 _RETENTION_BATCH = 1000
-_FIRST_PAUSE = 0.02
+_FIRST_PAUSE = 0.05
 """Seconds until the next look after one that found events of outsiders; from there on twice as long each time."""
 _IDLE_WAIT = 0.5
 """Seconds between two looks whether this process has become the keeper."""

@@ -12,7 +12,7 @@ from stepwell._domain.decide import may_start
 from stepwell._domain.decision import Decision, Nothing, Postponed
 from stepwell._domain.definition import Timeout
 from stepwell._domain.outcomes import ByTimeout
-from stepwell._domain.record import Record, Timer
+from stepwell._domain.record import EventKind, Record, Timer
 from stepwell._domain.retry import backoff, failure_of
 from stepwell._engine.asides import Asides
 from stepwell._engine.attempts import Attempts
@@ -94,7 +94,7 @@ class TimeoutLoop:
         record, now = loaded.record, self._context.store.now()
         timer = next((t for t in timers if t.visit == work.event.version and t.name == work.event.name), None)
         reason = may_start(record, work.event, now) or ("no_timer" if timer is None else None)
-        if reason is None and timer is not None and timer.due_at is not None and timer.due_at > now:
+        if reason is None and timer is not None and work.event.kind is EventKind.TIMEOUT and not _is_due(timer, now):
             reason = "early"
         if reason is not None or timer is None:
             self._context.telemetry.skipped(record.workflow, record.status, reason or "no_timer")
@@ -126,6 +126,11 @@ class TimeoutLoop:
         )
         await self._context.store.postpone([postponement])
         self._context.expect(until)
+
+
+def _is_due(timer: Timer, now: datetime) -> bool:
+    """Whether its time has come. One without a time is frozen: by a pause that the row, read before, does not show."""
+    return timer.due_at is not None and timer.due_at <= now
 
 
 def _key(timer: Timer) -> ChoreKey:
