@@ -148,6 +148,7 @@ class Dispatcher:
             self._room.set()
 
     def _drop_stale(self, lane: Lane, delivery: Delivery) -> None:
+        self._context.stored.pop(delivery.event.run_id, None)
         self._context.drop([delivery], "stale")
         self._let_go(Work(lane=lane, delivery=delivery, loaded=None, read_at=0.0))
 
