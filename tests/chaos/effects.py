@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ DIRECTORY = "CHAOS_EFFECTS"
 _numbers = count(1)
 _open: dict[int, int] = {}
 """The file of this process, by its pid: a forked child opens another one."""
+_opening = threading.Lock()
+"""Handlers run in several threads, and each process has one file, in which an end stands behind its beginning."""
 
 
 class Noted:
@@ -78,9 +81,10 @@ def noted(kind: str, run: Any, *, name: str = "") -> Iterator[Noted]:
 
 def _write(members: dict[str, Any]) -> None:
     pid = os.getpid()
-    if pid not in _open:
-        path = Path(os.environ[DIRECTORY]) / f"{pid}-{time.monotonic_ns()}.jsonl"
-        _open[pid] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    with _opening:
+        if pid not in _open:
+            path = Path(os.environ[DIRECTORY]) / f"{pid}-{time.monotonic_ns()}.jsonl"
+            _open[pid] = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.write(_open[pid], (json.dumps(members) + "\n").encode())
 
 

@@ -6,13 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from tests.chaos import effects
 from tests.chaos.campaign import seeds_of, table
 from tests.chaos.checker import Counts
 from tests.chaos.effects import DIRECTORY, read_calls
@@ -237,3 +241,23 @@ def test_a_run_is_told_in_order() -> None:
     moments = [float(line.split()[0]) for line in told[1:]]
     assert moments == sorted(moments)
     assert any(f"answered  {Ask.PAUSE}" in line for line in told)
+
+
+def test_threads_of_one_process_write_into_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = 8
+    monkeypatch.setenv(effects.DIRECTORY, str(tmp_path))
+    for _ in range(20):
+        monkeypatch.setattr(effects, "_open", {})
+        at_once = threading.Barrier(threads)
+
+        def call(at_once: threading.Barrier = at_once) -> None:
+            at_once.wait()
+            with effects.noted("step", object()) as note:
+                note.says("skip", None)
+
+        with ThreadPoolExecutor(threads) as pool:
+            for done in [pool.submit(call) for _ in range(threads)]:
+                done.result()
+    files = list(tmp_path.iterdir())
+    assert len(files) == 20
+    assert [call.answer for call in effects.read_calls(tmp_path)] == ["skip"] * 20 * threads
