@@ -40,6 +40,7 @@ moved AS (DELETE FROM run USING chosen WHERE run.run_id = chosen.run_id RETURNIN
 INSERT INTO run_finished ({RUN.names}, inbox_no) SELECT {RUN.names}, inbox_no FROM moved RETURNING run_id
 """  # noqa: S608  (no text from outside)
 _MADE = "SELECT to_regclass($1) IS NOT NULL"
+_MISSING = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL"
 
 
 class Upkeep(Part):
@@ -55,13 +56,15 @@ class Upkeep(Part):
         One that cannot be attached now, because its table is in use or the default partition has rows of its time, is
         left for the next time: its rows go to the default partition.
         """
-        made, now = 0, self.now()
+        now = self.now()
         week = now - (now - _FIRST_MONDAY) % _WEEK
+        wanted = dict[str, tuple[str, datetime]]()
         while week <= now + ahead:
-            for table in _TABLES:
-                made += await self._make(table, week)
+            wanted |= {_named(table, week): (table, week) for table in _TABLES}
             week += _WEEK
-        return made
+        # Nearly always none is.
+        missing = {name for (name,) in await self._db.rows(_MISSING, list(wanted))}
+        return sum([await self._make(*each) for name, each in wanted.items() if name in missing])
 
     async def rotate(self, *, least: int = ROTATED_FROM) -> bool:
         """Truncate the slot of a minute ago if it is empty and large; False: it was not.
@@ -85,7 +88,7 @@ class Upkeep(Part):
         return True
 
     async def _make(self, table: str, week: datetime) -> bool:
-        name = f"{table}_{week:%Y%m%d}"
+        name = _named(table, week)
         first, last = _bound(week), _bound(week + _WEEK)
         # A unique violation is another who makes the same table at this moment.
         overtaken = (asyncpg.LockNotAvailableError, asyncpg.DuplicateTableError, asyncpg.UniqueViolationError)
@@ -104,6 +107,10 @@ class Upkeep(Part):
                 return False
             return True
         return False
+
+
+def _named(table: str, week: datetime) -> str:
+    return f"{table}_{week:%Y%m%d}"
 
 
 def _bound(at: datetime) -> str:
