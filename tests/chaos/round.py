@@ -7,6 +7,7 @@ process of it gone.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import shutil
 import time
@@ -71,7 +72,7 @@ class Fault:
     recovery = 0.0
     """Seconds after the fault's end in which timeouts may still be late."""
     patience = 90.0
-    """Seconds after the load's end in which every run must have ended."""
+    """Seconds after the load's end in which less must be left than ever before, until nothing is."""
 
     def environment(self, round_: Round) -> dict[str, str]:
         """What the workers are started with."""
@@ -272,14 +273,17 @@ async def _plant(round_: Round) -> datetime:
 
 
 async def _settle(round_: Round, callers: Callers) -> None:
-    """Wait until nothing is left to do, resuming what stands still."""
-    began = time.monotonic()
-    while time.monotonic() < began + round_.fault.patience:
+    """Wait until nothing is left to do, resuming what stands still. A slow machine is waited for, a lost run is not."""
+    began = fewer_at = time.monotonic()
+    fewest = math.inf
+    while time.monotonic() < fewer_at + round_.fault.patience:
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await callers.resume_what_stands()
             left = {name: count for name, count in (await round_.sql(_LEFT, callers.fed))[0].items() if count}
             if not left:
                 break
+            if sum(left.values()) < fewest:
+                fewest, fewer_at = sum(left.values()), time.monotonic()
             round_.last = ", ".join(f"{count} {name}" for name, count in left.items())
         await asyncio.sleep(_LOOK)
     round_.measured["settled in s"] = time.monotonic() - began
