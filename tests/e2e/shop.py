@@ -7,7 +7,8 @@ pod, and what happened is read by plain SQL in the database's own pod.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +17,17 @@ from uuid import uuid4
 
 import pytest
 import yaml
-from tests.chaos.evidence import Evidence, FinalRun, Line
+from tests.chaos.evidence import Evidence, FinalRun, Line, Note
 from tests.chaos.graph import graph_of
-from tests.chaos.rules.runs import history_is_a_path, one_unfinished_run
+from tests.chaos.rules.runs import acknowledged_is_there, history_is_a_path, one_unfinished_run
 from tests.cluster.kind_cluster import ROOT, KindCluster, Object
+from tests.e2e.programs import program
 
 from stepwell.resources import WorkflowResource, to_definition
 
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}
 _WAREHOUSE = Path(__file__).with_name("warehouse.py")
+_WAREHOUSE_PORT = 8080
 
 _STORY = """
 WITH every AS (
@@ -137,12 +140,10 @@ class Shop:
         """An object as it is now."""
         return self.cluster.get(kind, name, namespace=self.name)
 
-    def statuses(self) -> dict[str, Object]:
-        """The status of every Run, by name."""
-        return {
-            found["metadata"]["name"]: found.get("status", {})
-            for found in self.cluster.list("swr", namespace=self.name)
-        }
+    def statuses(self, *names: str) -> dict[str, Object]:
+        """The status of these Runs, by name; without names, of every Run."""
+        found = json.loads(self.kubectl("get", "swr", *names, "-o", "json").stdout)
+        return {each["metadata"]["name"]: each.get("status", {}) for each in found.get("items", [found])}
 
     def specs(self, runs: Iterable[str]) -> list[Object]:
         """The specs of these Runs."""
@@ -208,25 +209,38 @@ class Shop:
         """The database's clock, in Unix seconds."""
         return float(self.sql("SELECT extract(epoch FROM clock_timestamp())"))
 
+    def unfinished(self, workflow: str) -> int:
+        """How many runs of a Workflow have not ended, whoever started them."""
+        where = f"namespace = '{self.name}' AND workflow = '{workflow}'"
+        return int(self.sql(f"SELECT count(*) FROM stepwell.run WHERE {where} AND finished_at IS NULL"))  # noqa: S608
+
     def story(self, workflow: Object) -> Story:
         """What happened to all runs of a Workflow; a history that is not a path of its graph fails the test."""
         found = self.read(workflow)
         assert [*history_is_a_path(found.evidence), *one_unfinished_run(found.evidence)] == []
         return found
 
-    def read(self, workflow: Object) -> Story:
-        """The same, unjudged."""
+    def ended_story(self, workflow: Object, notes: Sequence[Note]) -> Story:
+        """The same when no run is under way any more, held against what callers were told as well."""
+        found = self.read(workflow, notes)
+        assert [*acknowledged_is_there(found.evidence), *one_unfinished_run(found.evidence)] == []
+        assert [*history_is_a_path(found.evidence)] == []
+        return found
+
+    def read(self, workflow: Object, notes: Sequence[Note] = ()) -> Story:
+        """What happened to them, unjudged."""
         name = workflow["metadata"]["name"]
         read = json.loads(self.sql(_STORY.format(columns=_COLUMNS, namespace=self.name, workflow=name)))
         runs = [FinalRun(**found) for found in read["runs"] or ()]
         found = Evidence(
             graph=graph_of(to_definition(WorkflowResource.model_validate(workflow))),
-            notes=(),
+            notes=notes,
             calls=(),
             runs={each.run_id: each for each in runs},
             lines=[Line(**line) for line in read["lines"] or ()],
-            settled=0.0,
-            closed=0.0,
+            # Whoever asks for a verdict on their ends has waited for them.
+            settled=math.inf,
+            closed=math.inf,
         )
         return Story(found)
 
@@ -248,40 +262,17 @@ def _secret(name: str, **fields: object) -> Object:
 
 
 def _warehouse(image: str) -> list[Object]:
-    container = {
-        "name": "warehouse",
-        "image": image,
-        "command": ["python", "/srv/warehouse.py"],
-        "ports": [{"containerPort": 8080}],
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [{"name": "program", "mountPath": "/srv"}],
-    }
-    spec = {
-        "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [container],
-        "volumes": [{"name": "program", "configMap": {"name": "warehouse"}}],
-    }
-    labels = {"app": "warehouse"}
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": "warehouse"},
-            "data": {"warehouse.py": _WAREHOUSE.read_text("utf-8")},
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "warehouse"},
+        # Its name leads to the pod itself: where an address of a Service that has no pod just then is sent to the
+        # network outside, a proxy there may answer in the warehouse's place, and its 404 pauses the run.
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {"app": "warehouse"},
+            "ports": [{"port": _WAREHOUSE_PORT}],
         },
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "warehouse", "labels": labels}, "spec": spec},
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": "warehouse"},
-            # Its name leads to the pod itself: where an address of a Service that has no pod just then is sent to the
-            # network outside, a proxy there may answer in the warehouse's place, and its 404 pauses the run.
-            "spec": {
-                "clusterIP": "None",
-                "publishNotReadyAddresses": True,
-                "selector": labels,
-                "ports": [{"port": 8080}],
-            },
-        },
-    ]
+    }
+    return [*program("warehouse", image, _WAREHOUSE, port=_WAREHOUSE_PORT), service]

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
 from tests.cluster.kind_cluster import KindCluster
-from tests.e2e.load import orders_coming_in
+from tests.e2e.load import Starter, notes_of, orders_coming_in
 from tests.e2e.shop import Shop, orders
 
 OPERATORS = "stepwell-system"
 SERVICES = "services"
+STARTED_PER_SECOND = 50
+"""By a pod of the cluster, through the client; Run objects come in beside them."""
+LONGEST_LOAD = 400
+LOOKED_AT = 10
+"""Of the Run objects, which grow to many."""
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +57,20 @@ def test_each_pod_in_turn_is_deleted_and_no_move_is_lost_or_doubled(shop: Shop) 
         first = len(names)
 
         def made() -> bool:
-            found = shop.statuses()
-            return any(found.get(name, {}).get("state") == "Completed" for name in names[first:])
+            some = names[first : first + LOOKED_AT]
+            return bool(some) and any(each.get("state") == "Completed" for each in shop.statuses(*some).values())
 
         return made
 
+    load = Starter(
+        *(shop, "load"),
+        where={"workflow": "orders"},
+        fields={"customer": "of the load", "total": 42},
+        rate=STARTED_PER_SECOND,
+        seconds=LONGEST_LOAD,
+    )
+    cluster.wait("runs are started", load.begun, seconds=60)
+    began = time.monotonic()
     with orders_coming_in(shop) as names:
         cluster.wait("the load runs", progress(names), seconds=60)
         was = leader(cluster)
@@ -71,15 +86,21 @@ def test_each_pod_in_turn_is_deleted_and_no_move_is_lost_or_doubled(shop: Shop) 
             uid = delete_at_once(cluster, SERVICES, service)
             cluster.wait(f"there is another {service}", partial(_another, cluster, service, uid), seconds=60)
             cluster.wait(f"runs go on after {service}", progress(names), seconds=90)
+    loaded = time.monotonic() - began
+    started = load.stop()
 
     shop.wait_runs(names, state="Completed", seconds=120)
-    story = shop.story(orders("any"))
-    assert {tuple(story.path(name)) for name in names} == {("Created", "Paid", "Picked", "Shipped")}
-    assert set(story.runs) == set(names)
-    assert len(story.evidence.runs) == len(names) > 100
+    cluster.wait("every run has ended", lambda: shop.unfinished("orders") == 0, seconds=120)
+    story = shop.ended_story(orders("any"), notes_of(started))
+    # The load was there all the time: what waited for the database was asked for again.
+    assert len(started) >= STARTED_PER_SECOND * loaded
+    assert len(names) > 100
+    assert sorted(run.foreign_id for run in story.evidence.runs.values()) == sorted([*names, *started])
+    assert {tuple(story.path(name)) for name in story.runs} == {("Created", "Paid", "Picked", "Shipped")}
     # A call may be repeated when its answer was not stored, but under the same key.
     keys = Counter(name for name, _ in shop.asked_of_warehouse().values())
-    assert {keys[name] for name in names} == {1}
+    assert set(keys) == set(story.runs)
+    assert set(keys.values()) == {1}
 
 
 def _another(cluster: KindCluster, pod: str, uid: str) -> bool:
