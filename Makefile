@@ -22,7 +22,7 @@ STORE ?=
 RUN := $(VENV)/bin/python
 export VENV PYTHON PYTEST_ARGS
 
-.PHONY: help demo test lint types chaos bench bench-long bench-embedded helpdesk format build clean venv log-is-named kind-up kind-down
+.PHONY: help demo test lint types chaos bench bench-long bench-embedded bench-cluster helpdesk format build clean venv log-is-named kind-up kind-down
 
 help:  ## Print this list.
 	@echo "usage: make TARGET"
@@ -51,6 +51,9 @@ bench-long: $(VENV)/.ready-bench  ## The same beside ten million finished runs.
 
 bench-embedded: $(VENV)/.ready-bench  ## Measure the embedded engine beside DBOS on SQLite. BENCH_ARGS=--quick for a try.
 	@$(RUN) -m tests.bench.run $(BENCH_ARGS)
+
+bench-cluster: $(VENV)/.ready-test  ## Measure a whole cluster made by kind, 20 minutes, as root. BENCH_ARGS=--quick for a try.
+	@$(RUN) -m tests.bench.cluster.run $(BENCH_ARGS)
 
 helpdesk: log-is-named $(VENV)/.ready-$(if $(filter postgres,$(STORE)),test,base)  ## Replay a real event log: LOG=tickets.csv.gz [STORE=file.db | STORE=postgres].
 	@$(RUN) -m $(if $(filter postgres,$(STORE)),tests.worker.helpdesk "$(LOG)",examples.helpdesk.replay "$(LOG)" $(if $(STORE),--store "$(STORE)")) --json
