@@ -27,8 +27,7 @@ from stepwell._domain.cel_values import (
 from stepwell.errors import RuleError
 
 if TYPE_CHECKING:
-    from cel import Context, Program
-
+    from stepwell._domain.cel_library import Context, Program
     from stepwell._domain.definition import Json
 
 TYPE_NAMES: Final = frozenset({"bool", "bytes", "double", "int", "list", "map", "null_type", "string", "type", "uint"})
@@ -81,7 +80,7 @@ def size_problem(text: str) -> str | None:
 @lru_cache(maxsize=1024)
 def parse(text: str) -> Compiled | str:
     """Compile without the fence; a string says why it is not CEL."""
-    from cel import compile as compile_cel  # noqa: PLC0415  (0.3 s, for the command line that comes with the package)
+    from stepwell._domain.cel_library import compile_cel  # noqa: PLC0415  (it takes a moment)
 
     try:
         return Compiled(text=text, program=compile_cel(text), scan=scan(text))
@@ -97,7 +96,7 @@ def parse(text: str) -> Compiled | str:
 
 def pattern_problems(given: Scan) -> Iterator[str]:
     """Which of the literal patterns of ``matches()`` are no regular expressions of the library."""
-    from cel import compile as compile_cel  # noqa: PLC0415  (see parse)
+    from stepwell._domain.cel_library import compile_cel  # noqa: PLC0415  (see parse)
 
     for pattern in given.patterns:
         try:
@@ -171,7 +170,7 @@ class Bound:
         raise RuleError(shown(compiled.text), cause)
 
     def _converted(self) -> Context:
-        from cel import Context  # noqa: PLC0415  (see _compiled)
+        from stepwell._domain.cel_library import Context  # noqa: PLC0415  (see parse)
 
         if self._context is None:
             self._context = Context(self._values)
