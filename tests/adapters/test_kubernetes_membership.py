@@ -14,7 +14,6 @@ import pytest
 import pytest_asyncio
 import yaml
 from kubernetes import client
-from kubernetes.config import incluster_config
 from tests.cluster.apiserver import ApiServer
 
 from stepwell._engine.membership import Members
@@ -45,7 +44,7 @@ class Leases:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> LeaseMembership:
         made = LeaseMembership(
-            self.server.configuration(kubeconfig),
+            self.server.access(kubeconfig),
             self.namespace,
             installation,
             interval=interval,
@@ -135,10 +134,8 @@ async def test_without_the_role_one_is_told_what_is_missing(leases: Leases) -> N
 
 
 async def test_a_wrong_token_is_told_and_not_shown(leases: Leases) -> None:
-    configuration = leases.server.configuration()
-    configuration.refresh_api_key_hook = None
-    configuration.api_key = {"BearerToken": "Bearer of-bad-news"}
-    membership = LeaseMembership(configuration, leases.namespace, "tests")
+    access = replace(leases.server.access(), token=lambda: "of-bad-news")
+    membership = LeaseMembership(access, leases.namespace, "tests")
     leases.made.append(membership)
     with pytest.raises(StoreRefusedError, match="401: the service account's token is not accepted") as refused:
         await membership.beat(Member(name="one"))
@@ -146,7 +143,7 @@ async def test_a_wrong_token_is_told_and_not_shown(leases: Leases) -> None:
 
 
 async def test_a_namespace_that_is_not_there_is_told(leases: Leases) -> None:
-    membership = LeaseMembership(leases.server.configuration(), "nowhere", "tests")
+    membership = LeaseMembership(leases.server.access(), "nowhere", "tests")
     leases.made.append(membership)
     with pytest.raises(StoreRefusedError, match="Lease nowhere/one: create: the API server answers 404"):
         await membership.beat(Member(name="one"))
@@ -296,20 +293,31 @@ def pod(server: ApiServer, namespace: str, kubeconfig: Path, directory: Path, mo
     _, _, port = server.url.rpartition(":")
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
-    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(directory / "token"))
-    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(server.ca_file))
-    monkeypatch.setattr(connection, "_NAMESPACE", directory / "namespace")
+    (directory / "ca.crt").write_text(server.ca_file.read_text())
+    monkeypatch.setattr(connection, "_MOUNTED", directory)
 
 
 async def test_a_pod_finds_the_api_server_by_what_is_mounted(
     leases: Leases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pod(leases.server, leases.namespace, leases.service_account(with_role=True), tmp_path, monkeypatch)
-    configuration, namespace = in_cluster()
+    access, namespace = in_cluster()
     assert namespace == leases.namespace
-    membership = LeaseMembership(configuration, namespace, "tests", interval=30.0)
+    membership = LeaseMembership(access, namespace, "tests", interval=30.0)
     leases.made.append(membership)
     assert set((await beat(membership, Member(name="one"))).live) == {"one"}
+
+
+def test_the_token_is_the_one_that_is_mounted_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in (("token", "first\n"), ("namespace", "shop\n")):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(connection, "_MOUNTED", tmp_path)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    access, namespace = in_cluster()
+    assert (access.url, namespace, access.token()) == ("https://[fd00::1]:443", "shop", "first")
+    (tmp_path / "token").write_text("second")
+    assert access.token() == "second"
 
 
 def test_outside_a_pod_one_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +336,7 @@ def test_the_rules_are_what_a_role_takes() -> None:
 async def test_a_lease_that_was_renewed_since_it_was_read_is_not_declared_dead(leases: Leases) -> None:
     membership, own = leases.member(), Member(name="one")
     await beat(membership, own)
-    watcher = Wire(leases.server.configuration(), leases.namespace, "tests", duration=10, timeout=5)
+    watcher = Wire(leases.server.access(), leases.namespace, "tests", duration=10, timeout=5)
     [stale] = watcher.list()
     await beat(membership, own)
     with pytest.raises(ConflictError):

@@ -30,6 +30,8 @@ from kubernetes import client, config
 from tests.cluster import kube_binary
 from tests.cluster.kept import Kept, free_ports
 
+from stepwell.adapters.kubernetes.connection import Access
+
 STARTUP_SECONDS = 60.0
 KUBECTL_SECONDS = 60.0
 CRDS = Path(__file__).resolve().parents[2] / "crds"
@@ -140,6 +142,12 @@ class ApiServer:
         source = str(kubeconfig or self.kubeconfig)
         config.load_kube_config(source, client_configuration=configuration)  # type: ignore[no-untyped-call]  # (their types end here)
         return configuration
+
+    def access(self, kubeconfig: Path | None = None, *, port: int | None = None) -> Access:
+        """For the adapter of Leases, as above. ``port``: that of a door before the server."""
+        [user] = yaml.safe_load((kubeconfig or self.kubeconfig).read_text("utf-8"))["users"]
+        url = self.url if port is None else f"https://127.0.0.1:{port}"
+        return Access(url=url, ca_file=str(self.ca_file), token=lambda: str(user["user"]["token"]))
 
     def client(self, kubeconfig: Path | None = None) -> client.ApiClient:
         """A client, as above; whoever asks for it closes it (it is a context manager)."""

@@ -75,12 +75,8 @@ class LeaseBackend(MembershipBackend):
         self._namespace = server.namespace()
 
     def member(self) -> Membership:
-        configuration = self._server.configuration()
-        # Or it would go back to the kubeconfig's host with each request.
-        configuration.refresh_api_key_hook = None
-        configuration.host = f"https://127.0.0.1:{self._door.port}"
         return LeaseMembership(
-            configuration,
+            self._server.access(port=self._door.port),
             self._namespace,
             "tests",
             interval=INTERVAL,

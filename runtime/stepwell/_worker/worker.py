@@ -252,8 +252,8 @@ def _membership(settings: WorkerSettings, installation: str) -> Membership:
         case MembershipKind.KUBERNETES:
             from stepwell.adapters.kubernetes import LeaseMembership, in_cluster  # noqa: PLC0415  (an extra)
 
-            configuration, namespace = in_cluster()
-            return LeaseMembership(configuration, namespace, installation)
+            access, namespace = in_cluster()
+            return LeaseMembership(access, namespace, installation)
 
 
 async def _health(plan: WorkerPlan, stack: AsyncExitStack) -> HealthPages | None:

@@ -1,28 +1,99 @@
-"""How a pod reaches the API server: by what Kubernetes mounts into it, and by nothing that is set anywhere."""
+"""The API server as a pod reaches it: by what Kubernetes mounts into it, and by nothing that is set anywhere.
+
+Requests are JSON over connections that are kept. That is all that Leases need, and the client library of Kubernetes
+would take more memory in each worker than Stepwell's own code.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
 
-from kubernetes import client, config
+import urllib3
 
 from stepwell.errors import StoreRefusedError
 
-_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_MOUNTED = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+JSON = "application/json"
 
 
-def in_cluster() -> tuple[client.Configuration, str]:
-    """The connection of this pod's service account, whose token is read anew as it changes; and the pod's namespace.
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Where the API server is, who vouches for it, and who asks."""
+
+    url: str
+    ca_file: str
+    token: Callable[[], str]
+    """Asked for each request: the one of a pod is replaced within the hour."""
+
+
+def in_cluster() -> tuple[Access, str]:
+    """The access of this pod's service account, and the pod's namespace.
 
     Raises ``StoreRefusedError`` outside a pod, or in one without a token.
     """
-    configuration = client.Configuration()
     try:
-        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # (their types end here)
-        namespace = _NAMESPACE.read_text("utf-8").strip()
-    except (config.ConfigException, OSError) as error:
+        host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+        access = Access(
+            url=f"https://{f'[{host}]' if ':' in host else host}:{port}",
+            ca_file=str(_MOUNTED / "ca.crt"),
+            token=lambda: (_MOUNTED / "token").read_text("utf-8").strip(),
+        )
+        access.token()
+        namespace = (_MOUNTED / "namespace").read_text("utf-8").strip()
+    except (KeyError, OSError) as error:
         raise StoreRefusedError(
             f"membership: kubernetes: this is no pod with a service account's token: {error}:"
             " mount the token (automountServiceAccountToken), or have workers find each other by the database"
         ) from error
-    return configuration, namespace
+    return access, namespace
+
+
+class AnswerError(Exception):
+    """The API server answered, and not with a result. ``status`` is HTTP's."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the API server answers {status}")
+        self.status = status
+
+
+class Connection:
+    """Blocks. ``timeout``, in seconds, is for connecting, and again for each answer."""
+
+    def __init__(self, access: Access, *, timeout: float) -> None:
+        self._access = access
+        self._pool = urllib3.PoolManager(
+            ca_certs=access.ca_file,
+            cert_reqs="CERT_REQUIRED",
+            # Whoever asks has a next time; ``False`` is also for redirects.
+            retries=False,
+            timeout=urllib3.Timeout(connect=timeout, read=timeout),
+        )
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        content_type: str = JSON,
+    ) -> dict[str, Any]:
+        """The object that is the answer. Raises ``AnswerError``, urllib3's ``HTTPError``, ``OSError``."""
+        url = self._access.url + path + (f"?{urlencode(query)}" if query else "")
+        headers = {"Accept": JSON, "Content-Type": content_type, "Authorization": f"Bearer {self._access.token()}"}
+        data = None if body is None else json.dumps(body).encode()
+        answer = self._pool.request(method, url, body=data, headers=headers)
+        if not 200 <= answer.status < 300:  # noqa: PLR2004  (a success is any of these)
+            raise AnswerError(answer.status)
+        found: dict[str, Any] = json.loads(answer.data)
+        return found
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._pool.clear()

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 
-from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
+from stepwell.adapters.kubernetes.connection import AnswerError
 from stepwell.errors import StoreError, StoreRefusedError, StoreUnavailableError
 
 _MENDED_BY_SOMEBODY: dict[int, str] = {
@@ -28,13 +28,13 @@ def in_our_words(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ApiException, HTTPError, OSError) as error:
+    except (AnswerError, HTTPError, OSError) as error:
         raise translated(error, what) from error
 
 
 def translated(error: Exception, what: str) -> StoreError:
     """A fault of the API server in the words of ``StoreError``."""
-    status = int(error.status or 0) if isinstance(error, ApiException) else 0
+    status = error.status if isinstance(error, AnswerError) else 0
     remedy = _MENDED_BY_SOMEBODY.get(status)
     if remedy is not None:
         return StoreRefusedError(f"{what}: the API server answers {status}: {remedy}")

@@ -13,9 +13,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from kubernetes import client
-
 from stepwell._domain.silence import Sign
+from stepwell.adapters.kubernetes.connection import Access
 from stepwell.adapters.kubernetes.leases import AbsentError, ConflictError, Found, Leases
 from stepwell.errors import StoreUnavailableError
 from stepwell.ports.membership import Lost, Member, View, silence
@@ -37,7 +36,7 @@ class LeaseMembership:
 
     def __init__(
         self,
-        configuration: client.Configuration,
+        access: Access,
         namespace: str,
         installation: str,
         *,
@@ -48,7 +47,7 @@ class LeaseMembership:
         self.interval = interval
         self.duration = duration
         # Two requests make a beat. A third one (somebody died, somebody interfered) is still within the interval.
-        self._leases = Leases(configuration, namespace, installation, duration=duration, timeout=0.3 * interval)
+        self._leases = Leases(access, namespace, installation, duration=duration, timeout=0.3 * interval)
         self._monotonic = monotonic
         self._token = secrets.token_hex(4)
         self._silence = silence(interval, duration)
