@@ -33,7 +33,7 @@ NOT_MEASURED = (BenchError, TimeoutError, aiohttp.ClientError, pytest.fail.Excep
 
 _HEADING = """\
 Kubernetes {version} by kind, nodes: {nodes}; PostgreSQL, Kafka, operator, workers, the cluster itself and what measures
-it are together on {cores} cores ({machine}), load {load}.
+it are together on {cores} cores ({machine}), load before {load}.
 Median (lowest..highest), rounds: {plan.rounds}, each of {plan.runs} Run objects and of one start of a step pod.
 Once: {plan.started_per_second} runs a second without objects for {plan.started_seconds} s, by client and by connector;
 {plan.patches_per_second} patches a second for {plan.patch_seconds:g} s on {plan.patched} runs; {plan.idle_workflows} \
@@ -42,7 +42,7 @@ Requests are counted by the API server, by who asked. Renewals of Leases are no 
 the status of a Workflow tells of its runs, once a minute: both go by the clock.
 Idle Workflows are rolled out whole; their Deployments are then scaled to no pods, as an autoscaler may do.
 A patch has its effect when the status of the Run tells it, which it does once that is stored.
-RSS is what `ps` shows: memory of its own, and pages of files that it has mapped.
+RSS is what `ps` shows, with the pages of files that a process has mapped, which pods of one image share.
 """
 
 
@@ -64,7 +64,7 @@ async def measured(title: str, measure: Callable[[], Awaitable[Found]], found: d
 
 
 async def heading(stage: Stage, plan: Plan) -> str:
-    """What the figures depend on: machine, versions, load, and how they were taken."""
+    """What the figures depend on: machine, versions, the load before them, and how they are taken."""
     version = (await stage.server.get("/version"))["gitVersion"]
     nodes = len((await stage.server.get("/api/v1/nodes"))["items"])
     return _HEADING.format(
@@ -82,11 +82,12 @@ async def run(plan: Plan, cluster: KindCluster) -> dict[Figure, list[float]]:
     found = defaultdict[Figure, list[float]](list)
     async with staged(cluster) as stage:
         progress("the Workflow is served")
+        about = await heading(stage, plan)
         for row, name, times, measure in Bench(plan=plan, stage=stage).measurements():
             for count in range(1, times + 1):
                 if row in plan.rows:
                     await measured(f"row {row}: {name}, {count} of {times}", measure, found)
-        print(f"{await heading(stage, plan)}\n{render(found, plan.rows)}")
+        print(f"{about}\n{render(found, plan.rows)}")
     return found
 
 
