@@ -55,6 +55,21 @@ class Hands:
         await asyncio.gather(self._task, return_exceptions=True)
 
 
+async def test_an_end_that_comes_together_with_news_is_an_end() -> None:
+    hands = Hands()
+    hands.gate.set()
+    # Something is planned, so it waits with a limit.
+    hands.queue.add_later(TWO, 3600)
+    hands.queue.add([ONE])
+    await hands.queue.settled()
+    await asyncio.sleep(0)
+    hands.queue.add([ONE])
+    async with asyncio.timeout(DEADLINE):
+        await hands.end()
+
+    assert hands.seen == [ONE]
+
+
 async def test_many_news_of_one_object_are_one_look() -> None:
     hands = Hands()
     hands.gate.set()

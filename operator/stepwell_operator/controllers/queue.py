@@ -9,6 +9,7 @@ import asyncio
 import heapq
 import random
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from itertools import count
 
 from stepwell_operator.cluster.cache import Key
@@ -119,10 +120,10 @@ class Queue:
                 self._busy[key] = False
                 return key
             until = self._later[0][0] - now if self._later else None
-            try:
-                await asyncio.wait_for(self._wake.wait(), until)
-            except TimeoutError:
-                continue
+            # Not ``wait_for``: with Python 3.11 a cancellation that comes together with news is lost in it.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(until):
+                    await self._wake.wait()
 
 
 def _now() -> float:

@@ -303,7 +303,8 @@ class Dispatcher:
         while self._working and self._context.clock.monotonic() < deadline:
             self._activity.clear()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._activity.wait(), _TROUBLE_WAIT)
+                async with asyncio.timeout(_TROUBLE_WAIT):
+                    await self._activity.wait()
 
     def _let_go(self, work: Work) -> None:
         self._context.lanes.release_slot(work.lane)

@@ -101,7 +101,9 @@ class Keeper:
             if left <= 0:
                 return
             try:
-                await asyncio.wait_for(self._wake.wait(), left)
+                # Not ``wait_for``: with Python 3.11 a cancellation that comes together with news is lost in it.
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
             except TimeoutError:
                 return
 

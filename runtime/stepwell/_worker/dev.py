@@ -209,7 +209,8 @@ def _feed(path: Path, plan: DevPlan, ground: Ground, tell: Callable[[str], None]
     async def room() -> None:
         while ground.stream.pending() > _HIGH_WATER:
             with suppress(TimeoutError):
-                await asyncio.wait_for(ground.store.changed(), _LOOK_SECONDS)
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await ground.store.changed()
 
     return Feed(
         path=path,

@@ -139,7 +139,8 @@ class Connections:
         self._closed = True
         await self._none_being_made()
         try:
-            await asyncio.wait_for(self._pool.close(), _CLOSE_SECONDS)
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._pool.close()
         except (TimeoutError, asyncpg.InterfaceError, OSError):
             self._pool.terminate()
 
