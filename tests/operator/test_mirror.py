@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepwell_operator.planning.mirror import AT_MOST_EVERY, ON_THE_MOVE, patch_of, wait_to_write
+from stepwell_operator.planning.mirror import AT_MOST_EVERY, ON_THE_MOVE, patch_of, sooner, wait_to_write
 
 NOW = datetime(2026, 11, 22, 10, tzinfo=UTC)
 ZERO = timedelta()
@@ -55,3 +55,9 @@ def test_no_write_is_sooner_than_a_second_after_the_last_or_later_than_it_may_be
     assert waits >= ZERO
     assert timedelta(seconds=written) + waits >= AT_MOST_EVERY
     assert waits <= AT_MOST_EVERY or timedelta(seconds=written) + waits <= ON_THE_MOVE
+
+
+def test_news_that_have_to_wait_are_looked_at_when_they_may_be_told_or_sooner() -> None:
+    second, minute = timedelta(seconds=1), timedelta(minutes=1)
+    assert sooner(second, None) == second
+    assert sooner(second, minute) == sooner(minute, second) == second

@@ -18,7 +18,7 @@ from stepwell_operator.cluster.writer import Target
 from stepwell_operator.controllers.desk import Desk
 from stepwell_operator.controllers.excuse import excuse
 from stepwell_operator.controllers.news import News
-from stepwell_operator.planning.mirror import patch_of, wait_to_write
+from stepwell_operator.planning.mirror import patch_of, sooner, wait_to_write
 from stepwell_operator.planning.objects import LAST_APPLIED, seen_run
 from stepwell_operator.planning.run import (
     Action,
@@ -160,7 +160,7 @@ class RunController:
             return again
         wait = wait_to_write(patch, moved_at=plan.moved_at, written_at=self._written.get(key), now=now)
         if wait > timedelta():
-            return min(wait.total_seconds(), *([] if again is None else [again]))
+            return sooner(wait, plan.look_again).total_seconds()
         try:
             answer = await self._desk.writer.patch_status(_target(run), kept.version, patch)
         except ApiError as error:

@@ -34,3 +34,8 @@ def wait_to_write(
         rest = AT_REST - (now - moved_at)
         return max(min(rest, ON_THE_MOVE - since), AT_MOST_EVERY - since, timedelta())
     return max(AT_MOST_EVERY - since, timedelta())
+
+
+def sooner(wait: timedelta, other: timedelta | None) -> timedelta:
+    """When to look again at an object whose news have to wait; ``other``: when to look at it anyway, if ever."""
+    return wait if other is None else min(wait, other)
