@@ -27,7 +27,7 @@ ROLE = "reconciler"
 _PART = 5000
 """Rows that one statement looks at."""
 _SHARE = 50
-"""Times the length of a pass that goes by before the next one."""
+"""Times as long as the store was looked through goes by before that is done again."""
 _SENT_AT_ONCE = 1000
 _TROUBLE_WAIT = 5.0
 _IDLE_WAIT = 1.0
@@ -48,17 +48,18 @@ class Reconciler:
         self._context = context
         self._depths = depths
         self._suspects: dict[RunID, _Suspect] = {}
+        self._looked_for = 0.0
+        """Seconds for which the last pass kept the store busy; how long the broker took to answer is no matter."""
 
     async def run(self) -> None:
         """Pass after pass, until cancelled."""
         while True:
             clock, settings = self._context.clock, self._context.settings
-            began = clock.monotonic()
             wait = settings.reconcile_interval
             try:
                 if self._context.holds(ROLE):
                     await self.look()
-                    wait = max(wait, _SHARE * (clock.monotonic() - began))
+                    wait = max(wait, _SHARE * self._looked_for)
                 else:
                     self._suspects.clear()
                     wait = _IDLE_WAIT
@@ -69,7 +70,9 @@ class Reconciler:
 
     async def look(self) -> int:
         """One pass; returns how many events were sent again. Raises ``StoreError``."""
+        began = self._context.clock.monotonic()
         quiet = await self._quiet()
+        self._looked_for = self._context.clock.monotonic() - began
         shards = await self._depths.shards_of(list(quiet.values())) if quiet else {}
         asked = {*shards.values(), *(suspect.shard for suspect in self._suspects.values())}
         depths = await self._depths.reach(asked) if asked else {}

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
-from tests.chaos.evidence import Ask, Call, Evidence, Violation
+from tests.chaos.evidence import Ask, Call, Evidence, Span, Violation
 from tests.chaos.fleet import Worker
 from tests.chaos.load import Load
 from tests.chaos.round import Fault, Round
@@ -160,6 +160,8 @@ async def keep_going(round_: Round, fault: Fault, until: float) -> int:
             if worker not in ended and worker.killed is None and not worker.alive:
                 ended.add(worker)
                 worker.killed = time.monotonic()
+                # Whenever that was: others have to notice, and to take over.
+                round_.unrest.append(Span(began=worker.killed, ended=worker.killed + fault.recovery))
                 round_.fleet.start(**fault.environment(round_))
         await asyncio.sleep(0.05)
     return len(ended)
