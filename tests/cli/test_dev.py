@@ -428,8 +428,8 @@ def test_a_handler_that_cannot_be_imported_is_told_with_its_line(here: Path) -> 
     assert ended.err.startswith("error: parcels.yaml:13: spec.statuses[0].step.handler.python: parcel_flow:gone: ")
 
 
-def on_a_terminal(here: Path, *args: str, seen: str) -> Ended:
-    """Run in a pseudo terminal until some text was drawn, then stop it."""
+def on_a_terminal(here: Path, *args: str, seen: tuple[str, ...]) -> Ended:
+    """Run in a pseudo terminal until all of these were drawn, then stop it."""
     primary, secondary = pty.openpty()
     fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
     env = {**environment(), "TERM": "xterm-256color"}
@@ -447,7 +447,7 @@ def on_a_terminal(here: Path, *args: str, seen: str) -> Ended:
                 drawn += os.read(primary, 65536).decode("utf-8", "replace")
             except OSError:
                 break
-            if seen in drawn and not asked:
+            if not asked and all(text in drawn for text in seen):
                 process.send_signal(signal.SIGTERM)
                 asked = True
         os.close(primary)
@@ -467,7 +467,7 @@ def test_a_terminal_shows_a_live_table_and_what_is_stuck(here: Path) -> None:
         ],
     )
     ended = on_a_terminal(
-        here, "dev", "-f", "parcel_flow:wf", "--trigger", "t.jsonl", seen="PermanentError: the parcel"
+        here, "dev", "-f", "parcel_flow:wf", "--trigger", "t.jsonl", seen=("Asking", "PermanentError: the parcel")
     )
     assert ended.code == 0, ended.err
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", ended.out)

@@ -26,6 +26,12 @@ class S(StrEnum):
     DONE = "Done"
 
 
+class Late(StrEnum):
+    WAIT = "Wait"
+    WORK = "Work"
+    DONE = "Done"
+
+
 class Shop:
     def __init__(self, name: str = "shop", options: Options | None = None) -> None:
         self.calls: list[str] = []
@@ -256,3 +262,21 @@ async def test_runs_that_take_turns_are_not_read_again_while_what_was_stored_is_
         await world.settle()
         assert turns == ["one", "two"] * len("three")
         assert sorted(reads) == sorted([first.id, second.id])
+
+
+async def test_a_step_goes_on_though_an_event_that_came_before_it_turns_out_stale() -> None:
+    wf: Workflow[Thing, Late, None] = Workflow("shop", object=Thing, status=Late, start=Late.WAIT)
+
+    @wf.timeout(Late.WAIT, after=HOUR, name="first")
+    @wf.timeout(Late.WAIT, after=HOUR, name="second")
+    async def leave(run: Run[Thing]) -> Literal[Late.WORK]:
+        return Late.WORK
+
+    @wf.step(Late.WORK)
+    async def work(run: Run[Thing]) -> Literal[Late.DONE]:
+        return Late.DONE
+
+    async with World(wf) as world, asyncio.timeout(20):
+        await world.runs.trigger("1", Thing())
+        await world.advance(HOUR)
+        assert (await world.runs.get(ForeignID("1"))).state is RunState.COMPLETED

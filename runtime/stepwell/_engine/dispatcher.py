@@ -130,6 +130,16 @@ class Dispatcher:
         """Start handlers for free slots."""
         if self._context.lanes.closing:
             return
+        # What is refused gives its slot back, and lets go of what waited behind it.
+        while self._fill():
+            pass
+        if self._context.lanes.waiting >= self._context.settings.max_waiting:
+            self._room.clear()
+        else:
+            self._room.set()
+
+    def _fill(self) -> bool:
+        """Start what has a slot now; whether there may be more for slots that became free by it."""
         taken, known = list[tuple[Lane, Delivery]](), list[Work]()
         for lane, delivery in self._context.lanes.take():
             if self._context.versions.outrun(delivery.event):
@@ -138,14 +148,10 @@ class Dispatcher:
                 known.append(work)
             else:
                 taken.append((lane, delivery))
-        if known:
-            self._admit(known)
         if taken:
             self.spawn(self._load(taken))
-        if self._context.lanes.waiting >= self._context.settings.max_waiting:
-            self._room.clear()
-        else:
-            self._room.set()
+        self._admit(known)
+        return bool(known)
 
     def _drop_stale(self, lane: Lane, delivery: Delivery) -> None:
         self._context.stored.pop(delivery.event.run_id, None)
@@ -167,9 +173,13 @@ class Dispatcher:
             log.error("a loop failed", exc_info=error, extra={"action": "loop_failed"})
 
     def _known(self, lane: Lane, delivery: Delivery) -> Work | None:
-        """The work with the row as this process stored it, if that was just now."""
-        loaded, read_at = self._context.stored.pop(delivery.event.run_id, (None, 0.0))
-        if loaded is None or not self._context.reader.is_fresh(loaded, read_at):
+        """The work with the row as this process stored it along with this very event, if that was just now."""
+        event = delivery.event
+        loaded, read_at = self._context.stored.get(event.run_id, (None, 0.0))
+        if loaded is None or event.kind is not EventKind.STEP or event.version != loaded.record.version:
+            return None
+        del self._context.stored[event.run_id]
+        if not self._context.reader.is_fresh(loaded, read_at):
             return None
         return Work(lane=lane, delivery=delivery, loaded=self._context.reader.with_suspension(loaded), read_at=read_at)
 

@@ -177,15 +177,25 @@ async def _grow(admin: Any, wanted: Mapping[str, int], found: Mapping[str, Any])
 
 
 async def _check_configs(admin: Any, settings: KafkaSettings, names: Sequence[str]) -> None:
-    plain = [name for name, entries in await _configs_of(admin, names) if not any(map(_of_its_own, entries))]
-    if plain:
+    found = await _configs_of(admin, names)
+    if plain := _without_own(found):
         # A broker that makes topics by itself was asked for this one before we were.
         log.info("topics get their settings", extra={"action": "topic_configured", "topics": plain})
         await admin.alter_configs(
             [ConfigResource(ConfigResourceType.TOPIC, name, _configs(settings)) for name in plain]
         )
-    for name, entries in await _configs_of(admin, names):
+        for wait in _WAITS:
+            # What the controller was told, the broker that is asked may learn a moment later.
+            found = await _configs_of(admin, names)
+            if not _without_own(found):
+                break
+            await asyncio.sleep(wait)
+    for name, entries in found:
         _check_config(settings, name, {entry[0]: entry[1] for entry in entries})
+
+
+def _without_own(found: Sequence[tuple[str, Sequence[Any]]]) -> list[str]:
+    return [name for name, entries in found if not any(map(_of_its_own, entries))]
 
 
 async def _configs_of(admin: Any, names: Sequence[str]) -> list[tuple[str, Sequence[Any]]]:
