@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from tests.engine.kit import DAY, HOUR, MINUTE, SECOND, TamperedWorld, Thing, sql
 from tests.engine.timers import Fired, S, alone, times, waiting
 
 from stepwell import Options, PauseCode, Run, RunState, TimersOnPause
-from stepwell._domain.record import Event, EventKind
+from stepwell._domain.ids import RunID
+from stepwell._domain.record import Event, EventKind, Timer
 from stepwell.ports.stream import Delivery
 from stepwell.testing import World
 
@@ -111,26 +114,36 @@ async def test_a_timeout_that_loses_a_race_within_its_visit_fires_at_once_and_no
         assert await sql(world, "SELECT name FROM timer") == [("expire",)]
 
 
-async def test_a_frozen_timer_does_not_fire_for_a_row_that_was_read_before_the_pause() -> None:
+async def test_a_frozen_timer_does_not_fire_for_a_row_that_was_read_before_the_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     fired: Fired = []
     async with World(waiting(fired)) as world:
         run = await world.runs.trigger("1", Thing(text="skip"))
         await world.settle()
-        context = world._engine.context
-        before = (await context.reader.read([run.id])).rows[run.id]
-        await world.runs.pause(run.id)
-        context.stored[run.id] = before, world.clock.monotonic()
+        store = world._engine.context.store
+        read, reads = store.timers, list[RunID]()
+
+        async def paused_in_between(run_id: RunID) -> Sequence[Timer]:
+            if not reads:
+                await world.runs.pause(run.id)
+            reads.append(run_id)
+            return await read(run_id)
+
+        monkeypatch.setattr(store, "timers", paused_in_between)
+        record = await world.runs.get(run.id)
         event = Event(
             kind=EventKind.TIMEOUT,
             namespace="default",
             workflow="shop",
             run_id=run.id,
-            version=before.record.visit,
-            status=before.record.status,
+            version=1,
+            status=str(record.status),
             name="remind",
         )
         # A copy of an event of an earlier arming, which a broker may deliver again whenever it likes.
         world._engine._dispatcher.offer([Delivery(event=event, position=-1)])
         await world.settle()
+        assert reads
         assert not fired
         assert world.telemetry.drops["early"] == 1
