@@ -14,7 +14,8 @@ PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {BUSY.f
 
 def test_the_time_of_a_child_that_has_ended_stays_in_the_tree() -> None:
     before = cpu.seconds([os.getpid()])
-    subprocess.run([sys.executable, "-c", BUSY.format(seconds=0.3)], check=True)  # noqa: S603  (ours)
+    # The kernel counts user and system time in whole ticks, each cut off: a little more is worked than is asked for.
+    subprocess.run([sys.executable, "-c", BUSY.format(seconds=0.35)], check=True)  # noqa: S603  (ours)
     assert cpu.seconds([os.getpid()]) - before >= 0.3
 
 
