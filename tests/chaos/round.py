@@ -21,7 +21,7 @@ from typing import Any
 import asyncpg
 from tests.chaos.checker import Counts, check, count
 from tests.chaos.effects import read_calls
-from tests.chaos.evidence import Answer, Evidence, Span, Violation
+from tests.chaos.evidence import Answer, Evidence, Planned, Span, Violation
 from tests.chaos.fleet import Fleet, Zygote
 from tests.chaos.flow import NAME, S, wf
 from tests.chaos.graph import graph_of
@@ -52,7 +52,9 @@ SELECT (SELECT count(*) FROM run WHERE finished_at IS NULL) AS unfinished,
        (SELECT count(*) FROM tick WHERE outcome = '') AS ticks,
        (SELECT count(*) FROM unnest($1::text[]) AS fed
         WHERE NOT EXISTS (SELECT FROM run WHERE foreign_id = fed)
-        AND NOT EXISTS (SELECT FROM run_finished WHERE foreign_id = fed)) AS messages
+        AND NOT EXISTS (SELECT FROM run_finished WHERE foreign_id = fed)) AS messages,
+       (SELECT count(*) FROM unnest($2::timestamptz[]) AS owed
+        WHERE NOT EXISTS (SELECT FROM tick WHERE planned = owed)) AS planned
 """
 
 
@@ -249,13 +251,14 @@ async def _played(round_: Round) -> Evidence:
         round_.measured["calm %"] = 100 * round_.servers.machine.calm(struck, time.monotonic())
         if fault.strikes:
             round_.unrest.append(Span(began=struck, ended=time.monotonic() + fault.recovery))
-        await _settle(round_, callers)
+        owed = owed_times("minutely", since, datetime.now(UTC))
+        await _settle(round_, callers, owed)
     for task in round_.aside:
         task.cancel()
     await asyncio.gather(*round_.aside, return_exceptions=True)
     settled = time.monotonic()
     round_.faults += await fleet.drain()
-    return await _evidence(round_, callers, since, settled)
+    return await _evidence(round_, callers, owed, settled)
 
 
 async def _plant(round_: Round) -> datetime:
@@ -272,14 +275,15 @@ async def _plant(round_: Round) -> datetime:
     return created
 
 
-async def _settle(round_: Round, callers: Callers) -> None:
+async def _settle(round_: Round, callers: Callers, owed: Planned) -> None:
     """Wait until nothing is left to do, resuming what stands still. A slow machine is waited for, a lost run is not."""
     began = fewer_at = time.monotonic()
     fewest = math.inf
     while time.monotonic() < fewer_at + round_.fault.patience:
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await callers.resume_what_stands()
-            left = {name: count for name, count in (await round_.sql(_LEFT, callers.fed))[0].items() if count}
+            [counts] = await round_.sql(_LEFT, callers.fed, list(owed.times))
+            left = {name: count for name, count in counts.items() if count}
             if not left:
                 break
             if sum(left.values()) < fewest:
@@ -289,7 +293,7 @@ async def _settle(round_: Round, callers: Callers) -> None:
     round_.measured["settled in s"] = time.monotonic() - began
 
 
-async def _evidence(round_: Round, callers: Callers, since: datetime, settled: float) -> Evidence:
+async def _evidence(round_: Round, callers: Callers, owed: Planned, settled: float) -> Evidence:
     wall = time.time() - time.monotonic()
     stored: Stored = await read_store(round_.dsn, wall)
     places = dict(stored.places)
@@ -308,7 +312,7 @@ async def _evidence(round_: Round, callers: Callers, since: datetime, settled: f
         ticks=stored.ticks,
         inbox=stored.inbox,
         heard=heard,
-        owed=[owed_times("minutely", since, datetime.fromtimestamp(settled + wall - 10, UTC))],
+        owed=[owed],
         found=list(found_of(places, logs, callers.owners)),
         unrest=round_.unrest,
         full=round_.servers.machine.full,

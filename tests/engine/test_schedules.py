@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from tests.engine.kit import (
     DAY,
+    DEADLINE,
     HOUR,
     MINUTE,
     SECOND,
@@ -27,7 +30,16 @@ from tests.engine.nightly import S, day, ids, nightly, passes, ticks
 from stepwell import CatchUp, ForeignID, Run, RunState, Tick, Workflow
 from stepwell._domain.definition import PythonHandler
 from stepwell._engine.settings import EngineSettings
+from stepwell.adapters.embedded import EmbeddedStore
 from stepwell.testing import World
+
+
+@asynccontextmanager
+async def outsider(path: Path, world: World[Any, Any, Any]) -> AsyncIterator[EmbeddedStore]:
+    """The store as another process has it."""
+    store = EmbeddedStore.open(path, clock=world.clock)
+    yield store
+    await store.close()
 
 
 async def test_a_schedule_starts_a_run_at_each_of_its_times() -> None:
@@ -149,6 +161,38 @@ async def test_a_suspended_workflow_plans_nothing_and_catches_up_when_it_is_resu
             ("Skipped", "CatchUpLatest"),
             ("Started", ""),
         ]
+
+
+async def test_a_keeper_hears_soon_that_another_process_resumed_a_workflow(tmp_path: Path) -> None:
+    path, never = tmp_path / "runs.db", 1e9
+    settings = EngineSettings(plan_interval=never, keeper_interval=never, catalog_interval=5.0)
+    async with World(nightly(), store=path, settings=settings) as world, outsider(path, world) as outside:
+        await outside.suspend("default", "shop", suspended=True)
+        await world.advance(2 * HOUR)
+        assert await ticks(world) == []
+        engine = world._engine
+        loops = [asyncio.create_task(loop) for loop in (engine._catalog_loop(), engine._keeper.run())]
+        await outside.suspend("default", "shop", suspended=False)
+        async with asyncio.timeout(DEADLINE):
+            while not await ticks(world):
+                world.clock.advance_to(world.now + SECOND)
+                await asyncio.sleep(0.001)
+        for loop in loops:
+            loop.cancel()
+
+
+async def test_a_workflow_that_is_resumed_just_before_a_planned_time_is_planned_at_that_time(tmp_path: Path) -> None:
+    settings = EngineSettings(plan_interval=1e9)
+    wf = nightly(catch_up=CatchUp.NONE)
+    async with World(wf, store=tmp_path / "runs.db", settings=settings) as world:
+        await world.client.suspend("shop")
+        await world.settle()
+        await world.settle()
+        world.clock.advance_to(day(1))
+        await world.client.resume("shop")
+        # Nobody has told the keeper: it looks at the time that was planned when the workflow was suspended.
+        await world._engine._keeper.look()
+        assert len(await ticks(world)) == 1
 
 
 async def test_a_suspended_schedule_is_planned_by_no_one() -> None:

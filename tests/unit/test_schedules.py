@@ -210,7 +210,7 @@ def test_suspended_ticks_are_held_and_neither_started_nor_recorded(
         now=MIDNIGHT + 3 * HOUR,
         workflow_suspended=workflows,
     )
-    assert result == TickPlan(held=3, next_at=None)
+    assert result == TickPlan(held=3, next_at=None if own else MIDNIGHT + 4 * HOUR)
     assert result.planned_until is None
 
 

@@ -108,7 +108,9 @@ class TickPlan:
     held: int = 0
     """Times that are due but wait for the end of ``suspend``."""
     next_at: datetime | None
-    """The next planned time, UTC; None while suspended."""
+    """The next planned time, UTC; None if the schedule itself is suspended. A suspended workflow may go on by then, and
+    nobody who looks then is late.
+    """
 
     @property
     def planned_until(self) -> datetime | None:
@@ -136,8 +138,9 @@ def plan_ticks(
     cron = Cron.parse(schedule.cron, schedule.time_zone)
     settled = created_at if last_planned is None else max(last_planned, created_at)
     due = cron.count(settled, now)
+    next_at = None if schedule.suspend else cron.next_after(max(settled, now))
     if schedule.suspend or workflow_suspended:
-        return TickPlan(held=due, next_at=None)
+        return TickPlan(held=due, next_at=next_at)
     listed = cron.newest(settled, now, MAX_STARTED + MAX_RECORDED)
     reasons = [
         _reason(schedule, lateness=now - t, newer=len(listed) - number, tolerance=tolerance)
@@ -151,7 +154,7 @@ def plan_ticks(
         fire=fire,
         missed=tuple(missed),
         unlisted=_unlisted(cron, settled, missed, due - len(fire) - len(missed)),
-        next_at=cron.next_after(max(settled, now)),
+        next_at=next_at,
     )
 
 

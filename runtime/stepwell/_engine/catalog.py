@@ -18,6 +18,8 @@ class Catalog:
         self._hosted: dict[str, WorkflowDefinition] = {}
         self.generations: Mapping[str, int] = {}
         """Of each workflow, as of the last ``read``."""
+        self.changes = 0
+        """How often a ``read`` found a workflow new, gone, edited, suspended or resumed."""
         self._parsed: dict[str, tuple[int, WorkflowDefinition]] = {}
 
     def host(self, definition: WorkflowDefinition) -> None:
@@ -45,7 +47,9 @@ class Catalog:
     async def read(self) -> Sequence[WorkflowRow]:
         """The rows as they are now."""
         rows = await self._store.workflows(self._namespace)
-        self.generations = {row.name: row.generation for row in rows}
+        generations = {row.name: row.generation for row in rows}
+        self.changes += generations != self.generations
+        self.generations = generations
         for row in rows:
             parsed = self._parsed.get(row.name)
             if row.name in self._hosted or (parsed is not None and parsed[0] == row.generation):

@@ -53,6 +53,7 @@ class Keeper:
         self._schedules = schedules
         self._plan_at: datetime | None = None
         self._plan_again = 0.0
+        self._planned_for = -1
         self._wake = asyncio.Event()
         self._wake_at: datetime | None = None
         self._pause = 0.0
@@ -138,11 +139,13 @@ class Keeper:
         return due
 
     async def _plan(self) -> int:
-        """Plan when the next tick is due, and now and then besides: another process may have resumed a workflow."""
-        clock = self._context.clock
+        """Plan when the next tick is due, when a workflow was edited or resumed, and now and then besides."""
+        clock, changes = self._context.clock, self._context.catalog.changes
         due = self._plan_at is not None and self._plan_at <= self._context.store.now()
-        if not due and clock.monotonic() < self._plan_again:
+        if not due and changes == self._planned_for and clock.monotonic() < self._plan_again:
             return 0
+        # As of before the plan: what changes under its hands is planned for once more.
+        self._planned_for = changes
         planned = await self._schedules.plan()
         self._plan_again = clock.monotonic() + self._context.settings.plan_interval
         self._plan_at = planned.next_at

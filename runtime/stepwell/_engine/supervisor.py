@@ -240,11 +240,16 @@ class Engine:
 
     async def _catalog_loop(self) -> None:
         """Know what others serve, and by which generation each workflow is suspended or not."""
+        catalog = self.context.catalog
         while True:
+            changes = catalog.changes
             try:
-                await self.context.catalog.read()
+                await catalog.read()
             except StoreError as error:
                 log.warning("no workflows", extra={"action": "catalog_failed", "error": type(error).__name__})
+            if catalog.changes != changes:
+                # A schedule may owe what was held until now.
+                self._keeper.expect(self._ports.store.now())
             await self._ports.clock.sleep(self.settings.catalog_interval)
 
     @property

@@ -35,8 +35,9 @@ def next_planned(
     schedule: Schedule, *, last: datetime | None, created_at: datetime, now: datetime, suspended: bool
 ) -> datetime | None:
     """The next planned time of a schedule, UTC; None: it is suspended. ``last`` is its newest planned time so far."""
-    plan = plan_ticks(schedule, last_planned=last, created_at=created_at, now=now, workflow_suspended=suspended)
-    return plan.next_at
+    if suspended:
+        return None
+    return plan_ticks(schedule, last_planned=last, created_at=created_at, now=now).next_at
 
 
 def secret_keys(definition: WorkflowDefinition) -> tuple[SecretKey, ...]:
