@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -12,6 +13,8 @@ import pytest
 from tests.engine.kit import DAY, HOUR, MINUTE, SECOND, Thing
 
 from stepwell import ForeignID, Options, Run, RunState, Workflow
+from stepwell._engine.settings import EngineSettings
+from stepwell.ports.store import StatusCount
 from stepwell.testing import World
 
 
@@ -154,3 +157,34 @@ async def test_no_alert_below_the_limit(caplog: pytest.LogCaptureFixture) -> Non
         await world.advance(DAY)
         assert (await world.runs.get(ForeignID("1"))).state is RunState.COMPLETED
     assert not [r for r in caplog.records if getattr(r, "action", "") == "lag_alert"]
+
+
+async def test_what_lies_still_is_counted_once_a_minute_and_what_moves_every_ten_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted: list[datetime] = []
+    async with World(cooling([]), settings=EngineSettings(shared=True)) as world:
+        context = world._engine.context
+        context.moves = context.rates.moves
+        counts = context.store.counts
+
+        async def counting(namespace: str) -> Sequence[StatusCount]:
+            counted.append(world.now)
+            return await counts(namespace)
+
+        async def passes(minutes: int) -> int:
+            counted.clear()
+            for _ in range(6 * minutes):
+                world.clock.advance_to(world.now + 10 * SECOND)
+                # Counts take a share of the real time, and none has gone by.
+                world._engine._keeper._measure_at = 0.0
+                await world.settle()
+            return len(counted)
+
+        monkeypatch.setattr(context.store, "counts", counting)
+        await passes(1)
+        assert await passes(10) == 10
+        await world.runs.trigger("1", Thing())
+        await world.settle()
+        assert await passes(1) >= 5
+        assert await passes(10) == 60, "a run waits, and how long is told"

@@ -53,13 +53,15 @@ class Keeper:
         self._schedules = schedules
         self._plan_at: datetime | None = None
         self._plan_again = 0.0
-        self._planned_for = -1
+        self._planned_for: tuple[int, frozenset[str]] | None = None
         self._wake = asyncio.Event()
         self._wake_at: datetime | None = None
         self._pause = 0.0
         self._budget = RetryBudget()
         self._retention_at = 0.0
         self._lag_at = 0.0
+        self._still = False
+        """Nothing was live when it was last counted, and nothing has moved since."""
         self._measure_at = 0.0
 
     def expect(self, at: datetime | None) -> None:
@@ -124,6 +126,8 @@ class Keeper:
             if due.emitted < settings.release_limit:
                 break
         planned = await self._plan()
+        if moved or planned or any(self._context.moves().values()):
+            self._stir()
         waits = [at for at in (due.next_at, self._plan_at) if at is not None]
         return Kept(moved=moved + planned, next_at=min(waits, default=None))
 
@@ -139,21 +143,22 @@ class Keeper:
         return due
 
     async def _plan(self) -> int:
-        """Plan when the next tick is due, when a workflow was edited or resumed, and now and then besides."""
-        clock, changes = self._context.clock, self._context.catalog.changes
+        """Plan when the next tick is due, when a workflow was edited, resumed or served again, and now and then."""
+        clock, settings, catalog = self._context.clock, self._context.settings, self._context.catalog
         due = self._plan_at is not None and self._plan_at <= self._context.store.now()
-        if not due and changes == self._planned_for and clock.monotonic() < self._plan_again:
-            return 0
         # As of before the plan: what changes under its hands is planned for once more.
-        self._planned_for = changes
+        stands = catalog.changes, frozenset(filter(self._context.is_served, catalog.generations))
+        if not due and stands == self._planned_for and clock.monotonic() < self._plan_again:
+            return 0
         planned = await self._schedules.plan()
-        self._plan_again = clock.monotonic() + self._context.settings.plan_interval
+        self._planned_for = stands
+        self._plan_again = clock.monotonic() + (settings.idle_interval if settings.shared else settings.plan_interval)
         self._plan_at = planned.next_at
         return planned.recorded
 
     def replan(self) -> None:
         """A workflow was suspended, resumed or edited: its next planned time is not what it was."""
-        self._plan_again = 0.0
+        self._planned_for = None
 
     async def _resume(self, run_ids: tuple[RunID, ...]) -> int:
         """Runs that errors paused are tried again when ``retryPausedAfter`` is over."""
@@ -178,10 +183,18 @@ class Keeper:
             self._retention_at = clock.monotonic() + settings.retention_interval
             await self._forget()
         if clock.monotonic() >= self._lag_at and time.monotonic() >= self._measure_at:
+            # First: a count that fails does not stand in the way of the next look.
             self._lag_at = clock.monotonic() + settings.lag_interval
             began = time.monotonic()
-            await self._measure()
+            self._still = not await self._measure() and settings.shared
+            if self._still:
+                self._lag_at = clock.monotonic() + settings.idle_interval
             self._measure_at = _next_measure(began, time.monotonic())
+
+    def _stir(self) -> None:
+        """There is something to count again."""
+        if self._still:
+            self._still, self._lag_at = False, self._context.clock.monotonic() + self._context.settings.lag_interval
 
     async def _forget(self) -> None:
         now = self._context.store.now()
@@ -191,7 +204,8 @@ class Keeper:
                     name, self._context.settings.namespace, now - definition.retention, _RETENTION_BATCH
                 )
 
-    async def _measure(self) -> None:
+    async def _measure(self) -> bool:
+        """Whether anything is live."""
         now = self._context.store.now()
         counts = await self._context.store.counts(self._context.settings.namespace)
         self._context.telemetry.counted(counts)
@@ -209,6 +223,7 @@ class Keeper:
                     "runs wait too long",
                     extra={"action": "lag_alert", "workflow": count.workflow, "status": count.status, "lag": lag},
                 )
+        return any(count.state.live for count in counts)
 
 
 def _next_measure(began: float, ended: float) -> float:

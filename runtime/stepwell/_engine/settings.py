@@ -40,10 +40,15 @@ class EngineSettings:
     drain: timedelta = timedelta(seconds=30)
     """How long a stop waits for running handlers."""
     plan_interval: float = 10.0
-    """Seconds after which schedules are planned anew though nothing is due: suspension may have ended."""
+    """Seconds after which schedules are planned anew though nothing is due: suspension may have ended.
+
+    Where processes share the runs, the catalog tells when it has.
+    """
     retention_interval: float = 60.0
     lag_interval: float = 10.0
-    catalog_interval: float = 5.0
+    idle_interval: float = 60.0
+    """Seconds until what is done now and then is done again though nothing has happened since."""
+    catalog_interval: float = 6.0
     """Seconds between two looks at which workflows there are, where others serve some too."""
     upkeep_interval: float = 60.0
     """Seconds between two times that tables are looked after: partitions, the rotation of the outbox."""

@@ -23,6 +23,7 @@ class UpkeepLoop:
         self._context = context
         self._upkeep = upkeep
         self._archive_at = 0.0
+        self._archive_wait = 0.0
         self._tables_at = 0.0
 
     async def run(self) -> None:
@@ -43,6 +44,14 @@ class UpkeepLoop:
             await self._upkeep.rotate()
         if clock.monotonic() >= self._archive_at:
             archived = await self._upkeep.archive(_ARCHIVED_AT_ONCE)
-            # A full batch has more behind it.
-            full = archived == _ARCHIVED_AT_ONCE
-            self._archive_at = clock.monotonic() + (0.0 if full else settings.archive_interval)
+            self._archive_wait = self._next_wait(archived)
+            self._archive_at = clock.monotonic() + self._archive_wait
+
+    def _next_wait(self, archived: int) -> float:
+        """A full batch has more behind it; where nothing ends, nobody waits for the archive."""
+        settings = self._context.settings
+        if archived == _ARCHIVED_AT_ONCE:
+            return 0.0
+        if archived:
+            return settings.archive_interval
+        return min(max(2 * self._archive_wait, settings.archive_interval), settings.idle_interval)
