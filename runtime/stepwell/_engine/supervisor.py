@@ -33,6 +33,7 @@ from stepwell._engine.dispatcher import Dispatcher, Handle
 from stepwell._engine.keeper import ROLE as KEEPER
 from stepwell._engine.keeper import Keeper
 from stepwell._engine.lanes import Lanes
+from stepwell._engine.news import NewsLoop
 from stepwell._engine.rates import Rates
 from stepwell._engine.reader import RowReader
 from stepwell._engine.reconciler import ROLE as RECONCILER
@@ -48,7 +49,7 @@ from stepwell.application import Application
 from stepwell.errors import StoreError
 from stepwell.ports.clock import Clock
 from stepwell.ports.http import HttpCaller
-from stepwell.ports.outbox import EventDepths, EventOutbox, EventPublisher
+from stepwell.ports.outbox import EventDepths, EventOutbox, EventPublisher, OutsideNews
 from stepwell.ports.source import MessageSource
 from stepwell.ports.store import RecordStore, WorkflowRow
 from stepwell.ports.stream import Delivery, EventStream
@@ -84,6 +85,9 @@ class Broker:
     """What moved anywhere in the last minute, by workflow."""
     hand_back: Callable[[Sequence[Delivery]], None]
     """These are not started here any more: another process is delivered them."""
+    news: OutsideNews | None = None
+    """Who tells of events that are stored by processes without a broker; None: they are found when they are looked for.
+    """
     between: Callable[[], None] | None = None
     """Called between publishing and deleting; a test may end the process there."""
 
@@ -209,6 +213,8 @@ class Engine:
         if self._broker is not None:
             self._spawn(self._catalog_loop(), "catalog")
             self._spawn(self._check_out.run(), "checkout")
+            if self._broker.news is not None:
+                self._spawn(NewsLoop(self.context, self._broker.news).run(), "news")
             self._spawn(Reconciler(self.context, self._broker.depths).run(), "reconciler")
         if self._ports.upkeep is not None:
             self._spawn(UpkeepLoop(self.context, self._ports.upkeep).run(), "upkeep")

@@ -27,7 +27,7 @@ from stepwell.adapters.kafka import (
     Start,
     ensure_topics,
 )
-from stepwell.adapters.postgres import PostgresStore
+from stepwell.adapters.postgres import PostgresNews, PostgresStore
 from stepwell.errors import StoreError, StoreRefusedError
 from stepwell.ports.source import MessageSource
 
@@ -64,6 +64,7 @@ class Connected:
     store: PostgresStore
     installation: str
     """What tells this database from all others."""
+    news: PostgresNews
     kafka: KafkaSettings
     events: KafkaEvents
     publisher: KafkaPublisher
@@ -120,6 +121,7 @@ async def connect(
     return Connected(
         store=store,
         installation=installation,
+        news=PostgresNews(settings.dsn.get_secret_value(), settings.namespace, pgbouncer=settings.pgbouncer),
         kafka=kafka,
         events=events,
         publisher=publisher,

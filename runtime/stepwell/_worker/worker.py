@@ -208,6 +208,7 @@ def _engine(
         served=others.served,
         moves=others.moves,
         hand_back=connected.events.hand_back,
+        news=connected.news,
     )
     ports = Ports(
         store=connected.store,

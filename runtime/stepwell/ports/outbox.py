@@ -39,6 +39,18 @@ class EventOutbox(Protocol):
         ...
 
 
+class OutsideNews(Protocol):
+    """Events of those who store them and have no broker to publish them to."""
+
+    async def listen(self, heard: Callable[[], None]) -> None:
+        """Call ``heard`` once when listening has begun, and soon after each commit of such events.
+
+        Some may go unheard: whoever listens looks by itself too, only not so often. Returns, or raises ``StoreError``,
+        when nothing can be heard any more; where nothing can ever be heard, it returns never.
+        """
+        ...
+
+
 class EventDepths(Protocol):
     """Where events lie in the broker."""
 

@@ -13,6 +13,7 @@ from stepwell.adapters.postgres.due import DueRows
 from stepwell.adapters.postgres.governing import Governing
 from stepwell.adapters.postgres.inbox import Inbox
 from stepwell.adapters.postgres.migrate import check
+from stepwell.adapters.postgres.news import Announcer
 from stepwell.adapters.postgres.outgoing import Outgoing
 from stepwell.adapters.postgres.outlook import Outlook
 from stepwell.adapters.postgres.repairs import Repairs
@@ -68,7 +69,7 @@ class PostgresStore(
         """Connect to a migrated database. ``clock`` None: the server's. ``name`` is shown in ``pg_stat_activity``.
 
         ``outside``: this process publishes no events. Those that it stores are dated ``-infinity``, by which the
-        workers' keeper publishes them at once and does not wait first for whoever stored them.
+        workers' keeper publishes them at once and does not wait first for whoever stored them; and it is told of them.
 
         ``pgbouncer``: one in transaction mode stands in between. Each statement then is a transaction of its own, of
         four round trips: the settings of a connection last no longer, and nothing can be prepared on it.
@@ -89,7 +90,13 @@ class PostgresStore(
         except BaseException:
             await database.terminate()
             raise
-        return cls(database)
+        return cls(database, Announcer(database) if outside else None)
+
+    def __init__(self, database: Database, announcer: Announcer | None = None) -> None:
+        super().__init__(database)
+        self._announcer = announcer
+        if announcer is not None:
+            database.outbox.hand_to(announcer.take)
 
     def stream(self, namespace: str | None = None) -> PostgresStream:
         """The events of this database (or of this namespace alone), from the oldest that nobody finished."""
@@ -99,9 +106,13 @@ class PostgresStore(
         """Store what is queued and let go of the connections. Calling it twice is harmless."""
         if not self._db.closed:
             await self._writer.close()
+            if self._announcer is not None:
+                await self._announcer.close()
             await self._db.close()
 
     async def terminate(self) -> None:
         """Let go at once: what is queued is not stored, what is under way may be stored or not."""
+        if self._announcer is not None:
+            self._announcer.abandon()
         await self._db.terminate()
         await self._writer.abandon()
