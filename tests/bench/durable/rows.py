@@ -140,8 +140,12 @@ class Bench:
         return {
             Figure.NEAR_P50: found["near_p50_ms"],
             Figure.NEAR_P99: found["near_p99_ms"],
+            Figure.NEAR_WHOLE_P50: found["near_whole_p50_ms"],
+            Figure.NEAR_WHOLE_P99: found["near_whole_p99_ms"],
             Figure.FAR_P50: found["far_p50_ms"],
             Figure.FAR_P99: found["far_p99_ms"],
+            Figure.FAR_WHOLE_P50: found["far_whole_p50_ms"],
+            Figure.FAR_WHOLE_P99: found["far_whole_p99_ms"],
         }
 
     async def waiting(self, figure: Figure, workers: int) -> Found:

@@ -31,6 +31,8 @@ ON_DISK = {
     "random_page_cost": "1.1",
     "max_connections": "200",
     "listen_addresses": "127.0.0.1",
+    # Dates the commits of the latency row, and everybody's.
+    "track_commit_timestamp": "on",
     # Counts the statements of the idle row. Nobody else's are tracked.
     "shared_preload_libraries": "pg_stat_statements",
     "pg_stat_statements.track": "none",

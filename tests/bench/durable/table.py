@@ -26,10 +26,14 @@ class Figure(StrEnum):
     STEPS_RIVER = "River, chains of five"
     JOBS_GRAPHILE = "graphile-worker, single jobs"
     JOBS_RIVER = "River, single jobs"
-    NEAR_P50 = "step to step in one worker, p50"
-    NEAR_P99 = "step to step in one worker, p99"
-    FAR_P50 = "step to step over Kafka, p50"
-    FAR_P99 = "step to step over Kafka, p99"
+    NEAR_P50 = "commit to next step, one worker, p50"
+    NEAR_P99 = "commit to next step, one worker, p99"
+    NEAR_WHOLE_P50 = "return to next step, one worker, p50"
+    NEAR_WHOLE_P99 = "return to next step, one worker, p99"
+    FAR_P50 = "commit to next step, over Kafka, p50"
+    FAR_P99 = "commit to next step, over Kafka, p99"
+    FAR_WHOLE_P50 = "return to next step, over Kafka, p50"
+    FAR_WHOLE_P99 = "return to next step, over Kafka, p99"
     CPU = "CPU of worker, client, PostgreSQL and Kafka"
     WAITING_1 = "steps of 10 ms, 16 at once, 1 worker"
     WAITING_4 = "steps of 10 ms, 16 at once, 4 workers"
@@ -54,8 +58,12 @@ UNITS = {
     Figure.STEPS_DBOS: " steps/s",
     Figure.NEAR_P50: _MS,
     Figure.NEAR_P99: _MS,
+    Figure.NEAR_WHOLE_P50: _MS,
+    Figure.NEAR_WHOLE_P99: _MS,
     Figure.FAR_P50: _MS,
     Figure.FAR_P99: _MS,
+    Figure.FAR_WHOLE_P50: _MS,
+    Figure.FAR_WHOLE_P99: _MS,
     Figure.CPU: _CPU,
     Figure.IDLE_STATEMENTS: "/s",
     Figure.IDLE_CPU: " %",
