@@ -5,6 +5,7 @@ A run is in at most one lane's hands at a time: whatever else arrives for it wai
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,9 @@ from dataclasses import dataclass, field
 from stepwell._domain.brake import Brake
 from stepwell._domain.ids import RunID
 from stepwell.ports.stream import Delivery
+
+_LATELY = 16
+"""Runs over which the time of a slot is averaged, the newest with the greatest weight."""
 
 LaneKey = tuple[str, str, str, str]
 """Workflow, event kind, status, name."""
@@ -31,11 +35,27 @@ class Lane:
     """For how long what found no place here was parked last; see ``Overflow``."""
     spilled_until: float = 0.0
     brake: Brake | None = None
+    seconds: float = math.inf
+    """For which a run keeps a slot of late, what it takes to store the answer included."""
+
+    @property
+    def width(self) -> int:
+        """How many runs may be handled at once."""
+        return self.concurrency if self.brake is None else self.brake.allows(self.concurrency)
 
     @property
     def free(self) -> int:
         """Slots that nobody has."""
-        return (self.concurrency if self.brake is None else self.brake.allows(self.concurrency)) - self.taken
+        return self.width - self.taken
+
+    @property
+    def wait(self) -> float:
+        """Seconds until whoever comes last has a slot, if all goes on as of late. Infinite: nobody knows."""
+        return len(self.waiting) * self.seconds / self.width
+
+    def took(self, seconds: float) -> None:
+        """A run has kept a slot for so long."""
+        self.seconds = seconds if self.seconds == math.inf else self.seconds + (seconds - self.seconds) / _LATELY
 
     def tell(self, *, failed: bool) -> None:
         """An attempt is over; see ``Brake``."""

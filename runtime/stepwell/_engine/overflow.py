@@ -1,6 +1,7 @@
 """A step in which too much waits here parks some of it, so that no partition, and no other step, ever waits for it.
 
-What is parked is offered again after a second, then after twice as long each time, up to a minute.
+Too much is what will have no slot in a moment; whatever will, would only be held up by it. What is parked is offered
+again after a second, then after twice as long each time, up to a minute.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from stepwell.ports.stream import Delivery
 
 log = logging.getLogger(__name__)
 
+_MOMENT = 0.5
+"""Seconds, half of the shortest time for which anything is parked."""
 _FIRST = 1.0
 _LONGEST = 60.0
 _TROUBLE_WAIT = 1.0
@@ -41,6 +44,8 @@ class Overflow:
             # Who is turned away comes again only when the keeper takes the event for lost, a minute later.
             most = max(most, settings.release_limit)
         if not settings.shared or len(lane.waiting) < most:
+            return False
+        if lane.wait < _MOMENT and len(lane.waiting) < settings.release_limit:
             return False
         match event.kind:
             case EventKind.STEP:

@@ -79,7 +79,9 @@ class StepLoop:
         committed_at = self._context.clock.monotonic()
         won, decision = await self._commit(work, decision)
         self._context.finish(work)
-        work.began, work.checked_out = self._context.clock.monotonic(), False
+        stored_at = self._context.clock.monotonic()
+        work.lane.took(stored_at - work.began)
+        work.began, work.checked_out = stored_at, False
         work.read_at = committed_at
         if won is None:
             self._context.telemetry.skipped(work.event.workflow, work.event.status, "lost")
