@@ -10,8 +10,9 @@ import asyncpg
 import pytest
 from tests.cluster.postgres import Server
 
-from stepwell.adapters.postgres import EngineLock
+from stepwell.adapters.postgres import EngineLock, PostgresMembership
 from stepwell.errors import StoreRefusedError, StoreUnavailableError
+from stepwell.ports.membership import Member
 
 DEADLINE = 20.0
 CUT = """
@@ -40,6 +41,22 @@ async def test_another_database_is_another_place(postgres: Server) -> None:
         locks = [await EngineLock.acquire(dsn, namespace="shop") for dsn in (one, two)]
         for lock in locks:
             await lock.release()
+
+
+async def test_an_engine_without_a_broker_is_refused_where_workers_have_one(postgres: Server) -> None:
+    async with postgres.database() as dsn:
+        membership = PostgresMembership(dsn, "shop")
+        await membership.beat(Member(name="shop-1"))
+        with pytest.raises(StoreRefusedError, match=r"namespace shop is served by worker shop-1, .*--kafka HOST:PORT"):
+            await EngineLock.acquire(dsn, namespace="shop", brokerless=True)
+        # Neither one with a broker, nor one for other runs, nor one that comes when the worker has left.
+        for namespace, brokerless in (("shop", False), ("other", True)):
+            lock = await EngineLock.acquire(dsn, namespace=namespace, brokerless=brokerless)
+            await lock.release()
+        await membership.leave()
+        lock = await EngineLock.acquire(dsn, namespace="shop", brokerless=True)
+        await lock.release()
+        await membership.close()
 
 
 async def test_it_holds_up_no_vacuum(postgres: Server) -> None:

@@ -101,7 +101,7 @@ async def _database(
         from stepwell.adapters.postgres import EngineLock as DatabaseLock  # noqa: PLC0415  (loaded by now)
 
         with telling(dsn):
-            lock = await DatabaseLock.acquire(dsn, namespace=place.namespace)
+            lock = await DatabaseLock.acquire(dsn, namespace=place.namespace, brokerless=place.kafka is None)
         try:
             if place.kafka is not None:
                 async with _with_kafka(store, place.kafka, place, topics, definitions) as ground:

@@ -16,7 +16,9 @@ from typing import Any
 import asyncpg
 
 from stepwell.adapters.postgres.connecting import arguments, why_not
+from stepwell.adapters.postgres.connections import SCHEMA
 from stepwell.adapters.postgres.errors import DRIVER_ERRORS, in_our_words
+from stepwell.adapters.postgres.membership import DURATION
 from stepwell.errors import StoreRefusedError, StoreUnavailableError
 
 _KEY = 0x57656C6D
@@ -28,6 +30,10 @@ WHERE locktype = 'advisory' AND granted AND objsubid = 2
     AND classid::bigint = $1 AND objid::bigint = hashtext($2)::bigint & 4294967295
     AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+_WORKER = f"""
+SELECT name FROM {SCHEMA}.worker WHERE namespace = $1 AND dead_at IS NULL
+    AND renewed_at > clock_timestamp() - make_interval(secs => $2) ORDER BY name LIMIT 1
+"""  # noqa: S608  (no text from outside)
 _AGAIN_SECONDS = 0.5
 """Between tries to take the lock again."""
 _CLOSE_SECONDS = 2.0
@@ -36,16 +42,21 @@ _CLOSE_SECONDS = 2.0
 class EngineLock:
     """Held until it is released, or until ``lost`` says that somebody else has it."""
 
-    def __init__(self, dsn: str, namespace: str) -> None:
+    def __init__(self, dsn: str, namespace: str, *, brokerless: bool) -> None:
         self._dsn = dsn
         self._namespace = namespace
+        self._brokerless = brokerless
         self._connection: asyncpg.Connection[Any] | None = None
         self._broken = asyncio.Event()
 
     @classmethod
-    async def acquire(cls, dsn: str, *, namespace: str) -> EngineLock:
-        """Take it. Raises ``StoreRefusedError`` naming who has it, ``StoreUnavailableError`` if the server is away."""
-        lock = cls(dsn, namespace)
+    async def acquire(cls, dsn: str, *, namespace: str, brokerless: bool = False) -> EngineLock:
+        """Take it. Raises ``StoreRefusedError`` naming who has it, ``StoreUnavailableError`` if the server is away.
+
+        ``brokerless``: the engine takes its events from the database. It is refused where workers publish them to a
+        broker, since each would have what the other waits for.
+        """
+        lock = cls(dsn, namespace, brokerless=brokerless)
         await lock._take()
         return lock
 
@@ -78,6 +89,8 @@ class EngineLock:
                 await connection.execute("BEGIN")
                 taken = await connection.fetchval(_TAKE, _KEY, self._namespace)
                 holder = None if taken else await connection.fetchval(_HOLDER, _KEY, self._namespace)
+                if taken and self._brokerless:
+                    await self._meet_no_worker(connection)
                 # Last, and without parameters: it ends the portal before it, whose snapshot would hold up all vacuums.
                 await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
             except BaseException:
@@ -92,6 +105,14 @@ class EngineLock:
         self._broken.clear()
         connection.add_termination_listener(self._ended)
         self._connection = connection
+
+    async def _meet_no_worker(self, connection: asyncpg.Connection[Any]) -> None:
+        worker = await connection.fetchval(_WORKER, self._namespace, DURATION)
+        if worker is not None:
+            raise StoreRefusedError(
+                f"namespace {self._namespace} is served by worker {worker}, which publishes the events that this"
+                " engine would wait for: name its broker (--kafka HOST:PORT), or choose another namespace"
+            )
 
     def _ended(self, _: object) -> None:
         self._broken.set()
