@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import pickle
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
 from datetime import timedelta
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.protocol.admin import CreateAclsRequest  # type: ignore[import-untyped]  # (it ships no types)
 from tests.adapters.kafka_kit import (
+    DEADLINE,
     event,
     events_of,
     fresh_topic,
@@ -20,7 +25,7 @@ from tests.adapters.kafka_kit import (
     settings_of,
     shards_of,
 )
-from tests.cluster.kafka import USER, Broker
+from tests.cluster.kafka import USER, VISITOR, Broker
 from tests.cluster.kept import free_ports
 
 from stepwell.adapters.kafka import (
@@ -32,7 +37,28 @@ from stepwell.adapters.kafka import (
     Security,
     ensure_topics,
 )
+from stepwell.adapters.kafka.driver import open_admin
 from stepwell.errors import StoreError, StoreRefusedError, StoreUnavailableError
+
+GROUP = "stepwell.visitors"
+LITERAL, ALLOW = 3, 3
+"""Of Kafka's protocol: a name as it is written, and a permission."""
+
+
+class Kind(IntEnum):
+    """What a right is for, in Kafka's protocol."""
+
+    TOPIC = 2
+    GROUP = 3
+
+
+class Operation(IntEnum):
+    """What one may do, in Kafka's protocol."""
+
+    READ = 3
+    WRITE = 4
+    DESCRIBE = 8
+
 
 PASSWORD = "hunter2-SECRET"  # noqa: S105  (it opens nothing)
 
@@ -104,6 +130,93 @@ async def test_events_go_through_tls_with_a_password(kafka: Broker) -> None:
     async with publishing(settings, topic) as publisher, receiving(settings, shards_of(topic, 1)) as stream:
         assert await publisher.publish([event(1)]) == [True]
         assert events_of(await receive(stream, 1)) == [event(1)]
+
+
+@pytest.mark.parametrize("mechanism", [SaslMechanism.SCRAM_SHA_256, SaslMechanism.SCRAM_SHA_512])
+async def test_events_go_through_tls_with_a_password_that_is_proved_and_not_sent(
+    kafka: Broker, mechanism: SaslMechanism
+) -> None:
+    settings = replace(secured(kafka, kafka.password), sasl_mechanism=mechanism)
+    topic = await fresh_topic(settings)
+    async with publishing(settings, topic) as publisher, receiving(settings, shards_of(topic, 1)) as stream:
+        assert await publisher.publish([event(1)]) == [True]
+        assert events_of(await receive(stream, 1)) == [event(1)]
+    for error in await failures(replace(settings, password=Secret(PASSWORD))):
+        assert "kafka.username and kafka.password" in str(error)
+
+
+async def test_events_go_through_tls_with_a_certificate_of_the_client(kafka: Broker) -> None:
+    cert_file, key_file = kafka.authority.sign(USER)
+    settings = replace(
+        settings_of(kafka),
+        bootstrap=kafka.mutual,
+        security=Security.TLS,
+        ca_file=kafka.ca_file,
+        cert_file=cert_file,
+        key_file=key_file,
+    )
+    topic = await fresh_topic(settings)
+    async with publishing(settings, topic) as publisher, receiving(settings, shards_of(topic, 1)) as stream:
+        assert await publisher.publish([event(1)]) == [True]
+        assert events_of(await receive(stream, 1)) == [event(1)]
+    for error in await failures(replace(settings, cert_file=None, key_file=None)):
+        assert isinstance(error, StoreUnavailableError)
+        assert "how its listener is secured" in str(error)
+        assert "kafka.certFile" in str(error)
+
+
+async def grant(broker: Broker, kind: Kind, name: str, *operations: Operation) -> None:
+    """Let the visitor do this."""
+    admin = await open_admin(settings_of(broker))
+    try:
+        for operation in operations:
+            request = CreateAclsRequest(kind, name, LITERAL, f"User:{VISITOR}", "*", operation, ALLOW)
+            answer = await admin._send_request(request)
+            assert [code for code, _ in answer.creation_responses] == [0]
+    finally:
+        await admin.close()
+
+
+@pytest.fixture
+def visitor(kafka: Broker) -> KafkaSettings:
+    return replace(secured(kafka, kafka.password), username=VISITOR, sasl_mechanism=SaslMechanism.SCRAM_SHA_512)
+
+
+async def test_a_user_without_rights_is_told_which_it_lacks(kafka: Broker, visitor: KafkaSettings) -> None:
+    there = await fresh_topic(settings_of(kafka))
+    for name in (f"{there}-not", there):
+        with pytest.raises(StoreRefusedError, match=rf"kafka\.username visitor: may not make topic {name} .*CREATE"):
+            await ensure_topics(visitor, {name: 1})
+    with pytest.raises(StoreRefusedError, match=r"kafka\.username visitor: refused by .*: grant it READ, WRITE"):
+        await KafkaPublisher.open(visitor, lambda _: there)
+
+
+async def test_who_may_make_no_topics_works_with_those_that_others_made(
+    kafka: Broker, visitor: KafkaSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = await fresh_topic(settings_of(kafka))
+    await grant(kafka, Kind.TOPIC, topic, Operation.READ, Operation.WRITE, Operation.DESCRIBE)
+    await grant(kafka, Kind.GROUP, GROUP, Operation.READ)
+    with caplog.at_level(logging.WARNING, "stepwell"):
+        await until_allowed(lambda: ensure_topics(visitor, {topic: 1}))
+    assert "topics_unchecked" in {getattr(record, "action", "") for record in caplog.records}
+    async with publishing(visitor, topic) as publisher, receiving(visitor, shards_of(topic, 1), GROUP) as stream:
+        assert await publisher.publish([event(1)]) == [True]
+        assert events_of(await receive(stream, 1)) == [event(1)]
+    with pytest.raises(StoreRefusedError, match=rf"visitor: may not enlarge topic {topic} from 1 to 2 .*ALTER"):
+        await ensure_topics(visitor, {topic: 2})
+
+
+async def until_allowed(attempt: Callable[[], Awaitable[object]]) -> None:
+    """A right that was granted holds a moment later."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            try:
+                await attempt()
+            except StoreRefusedError:
+                await asyncio.sleep(0.05)
+            else:
+                return
 
 
 async def failures(settings: KafkaSettings) -> list[StoreError]:

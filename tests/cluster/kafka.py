@@ -21,6 +21,7 @@ from uuid import uuid4
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]  # (it ships no types)
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # (as above)
+from tests.cluster.certificates import Authority
 from tests.cluster.kept import Kept, free_ports
 
 KAFKA_VERSION = "4.3.1"
@@ -28,6 +29,9 @@ LOG4J_VERSION = "2.25.4"
 STARTUP_SECONDS = 60.0
 INSTALL_SECONDS = 900.0
 USER = "stepwell"
+"""May do everything, and so may whoever needs no password."""
+VISITOR = "visitor"
+"""Is known, and may do nothing."""
 _STORE_PASSWORD = "of-the-tests"  # noqa: S105  (of a key that is made here and goes with the directory)
 
 _POM = f"""\
@@ -110,22 +114,20 @@ SMALL_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """Starts fast and stays small."""
 
 
-SMALL_JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-"""Starts fast and stays small."""
-
-
 class Broker:
     """One broker; the ports and the certificate stay the same when it is started again."""
 
     def __init__(self, directory: Path, *, jvm: Sequence[str] = SMALL_JVM) -> None:
         self._directory = directory
         self._jvm = tuple(jvm)
-        self._plain, self._secured, self._controller = free_ports(3)
+        self._plain, self._secured, self._mutual, self._controller = free_ports(4)
         self._process: Kept | None = None
         self._log = directory / "log"
         self.password = secrets.token_hex(12)
-        """Of the user ``USER``, on the secured listener."""
+        """Of the users ``USER`` and ``VISITOR``, on the secured listener."""
         self.ca_file = directory / "broker.pem"
+        self.authority = Authority(directory, "clients")
+        """Whose certificates are good for the mutual listener."""
 
     @property
     def bootstrap(self) -> str:
@@ -134,8 +136,13 @@ class Broker:
 
     @property
     def secured(self) -> str:
-        """Where one connects by TLS and SASL PLAIN."""
+        """Where one connects by TLS and SASL: PLAIN (``USER`` alone) or SCRAM."""
         return f"127.0.0.1:{self._secured}"
+
+    @property
+    def mutual(self) -> str:
+        """Where one connects by TLS with a certificate of ``authority``."""
+        return f"127.0.0.1:{self._mutual}"
 
     @property
     def pid(self) -> int:
@@ -150,7 +157,7 @@ class Broker:
         properties = self._directory / "server.properties"
         if not (self._directory / "data").exists():
             properties.write_text(self._properties())
-            format_it = ["format", "-t", str(uuid4()), "-c", str(properties)]
+            format_it = ["format", "-t", str(uuid4()), "-c", str(properties), *self._scram_users()]
             _run(self._java("kafka.tools.StorageTool", *format_it), "formatting the log directory")
         self._process = Kept(
             self._java("kafka.Kafka", str(properties), jvm=self._jvm), directory=self._directory, log=self._log
@@ -205,17 +212,33 @@ class Broker:
         _run([keytool, *make, "-storetype", "PKCS12", *store], "making a certificate")
         _run([keytool, "-exportcert", "-rfc", "-file", self.ca_file, *store], "exporting the certificate")
 
+    def _scram_users(self) -> list[str]:
+        return [
+            part
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+            for user in (USER, VISITOR)
+            for part in ("--add-scram", f"{mechanism}=[name={user},password={self.password}]")
+        ]
+
     def _properties(self) -> str:
-        login = "org.apache.kafka.common.security.plain.PlainLoginModule"
+        plain = f'required user_{USER}="{self.password}"'
+        logins = "org.apache.kafka.common.security"
         return dedent(f"""\
             process.roles=broker,controller
             node.id=1
             controller.quorum.voters=1@127.0.0.1:{self._controller}
             controller.listener.names=CONTROLLER
-            listeners=PLAINTEXT://127.0.0.1:{self._plain},SASL_SSL://127.0.0.1:{self._secured},CONTROLLER://127.0.0.1:{self._controller}
-            listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
-            sasl.enabled.mechanisms=PLAIN
-            listener.name.sasl_ssl.plain.sasl.jaas.config={login} required user_{USER}="{self.password}";
+            listeners=PLAINTEXT://127.0.0.1:{self._plain},SASL_SSL://127.0.0.1:{self._secured},SSL://127.0.0.1:{self._mutual},CONTROLLER://127.0.0.1:{self._controller}
+            listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL,CONTROLLER:PLAINTEXT
+            sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+            listener.name.ssl.ssl.client.auth=required
+            listener.name.ssl.ssl.truststore.type=PEM
+            listener.name.ssl.ssl.truststore.location={self.authority.file}
+            authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+            super.users=User:ANONYMOUS;User:{USER};User:CN={USER}
+            listener.name.sasl_ssl.plain.sasl.jaas.config={logins}.plain.PlainLoginModule {plain};
+            listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config={logins}.scram.ScramLoginModule required;
+            listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={logins}.scram.ScramLoginModule required;
             ssl.keystore.type=PKCS12
             ssl.keystore.location={self._directory / "broker.p12"}
             ssl.keystore.password={_STORE_PASSWORD}

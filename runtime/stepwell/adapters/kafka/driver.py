@@ -18,18 +18,21 @@ from aiokafka.admin import AIOKafkaAdminClient  # type: ignore[import-untyped]  
 from aiokafka.errors import (  # type: ignore[import-untyped]  # (as above)
     AuthenticationFailedError,
     AuthenticationMethodNotSupported,
+    ClusterAuthorizationFailedError,
     ConsumerStoppedError,
+    GroupAuthorizationFailedError,
     IllegalOperation,
     IllegalStateError,
     KafkaConnectionError,
     KafkaError,
     SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
     UnsupportedSaslMechanismError,
 )
 from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]  # (as above)
 from aiokafka.structs import TopicPartition  # type: ignore[import-untyped]  # (as above)
 
-from stepwell.adapters.kafka.settings import KafkaSettings, millis
+from stepwell.adapters.kafka.settings import KafkaSettings, Security, millis
 from stepwell.errors import StoreError, StoreRefusedError, StoreUnavailableError
 from stepwell.ports.membership import Shard
 
@@ -44,6 +47,9 @@ _REFUSALS = (
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
 )
+NO_RIGHT = (ClusterAuthorizationFailedError, GroupAuthorizationFailedError, TopicAuthorizationFailedError)
+RIGHTS = "READ, WRITE and DESCRIBE on topics that begin with stepwell., and READ on groups that do"
+"""What is needed where topics are made by somebody else."""
 _POSITIVE = 0x7FFF_FFFF
 
 
@@ -226,11 +232,15 @@ def translated(error: BaseException, settings: KafkaSettings) -> StoreError:
             f"kafka.username, kafka.password, kafka.saslMechanism ({settings.sasl_mechanism}): refused by"
             f" {settings.bootstrap}: {name}"
         )
+    if isinstance(error, NO_RIGHT):
+        return StoreRefusedError(f"{settings.user}: refused by {settings.bootstrap}: {name}: grant it {RIGHTS}")
     if isinstance(error, KafkaConnectionError):
         # The driver tells a refused password in the same way as a broker that is away.
         login = (
             ", and that kafka.username and kafka.password are known to it" if settings.security.authenticated else ""
         )
+        if settings.security is Security.TLS and settings.cert_file is None:
+            login = ", and that it asks for no certificate of ours (kafka.certFile)"
         return StoreUnavailableError(
             f"kafka.bootstrap: {settings.bootstrap}: cannot be reached with kafka.security {settings.security}:"
             f" check the address, that the broker runs, that this is how its listener is secured{login}"

@@ -119,6 +119,13 @@ class KafkaSettings:
                 f" which is {self.replication_factor}: nothing could be written"
             )
 
+    @property
+    def user(self) -> str:
+        """By what the broker knows us, for messages."""
+        if self.security.authenticated:
+            return f"kafka.username {self.username}"
+        return "anybody" if self.cert_file is None else f"kafka.certFile {self.cert_file}"
+
     def connection(self) -> dict[str, Any]:
         """The driver's arguments, with the secrets in them: hand them on, never keep or print them."""
         arguments: dict[str, Any] = {

@@ -24,7 +24,7 @@ from aiokafka.errors import (  # type: ignore[import-untyped]  # (as above)
 )
 
 from stepwell._domain.topic_names import MAX_NAME, topic_name
-from stepwell.adapters.kafka.driver import in_our_words, open_admin
+from stepwell.adapters.kafka.driver import NO_RIGHT, RIGHTS, in_our_words, open_admin
 from stepwell.adapters.kafka.settings import KafkaSettings, millis
 from stepwell.errors import StoreError, StoreRefusedError, StoreUnavailableError
 
@@ -62,7 +62,7 @@ async def ensure_topics(settings: KafkaSettings, wanted: Mapping[str, int]) -> d
             await _create(admin, settings, wanted)
             found = await _described(admin, list(wanted))
             _check_replicas(settings, found)
-            await _grow(admin, wanted, found)
+            await _grow(admin, settings, wanted, found)
             await _check_configs(admin, settings, list(wanted))
             return {name: max(len(found[name]["partitions"]), count) for name, count in wanted.items()}
     finally:
@@ -102,10 +102,17 @@ async def _create(admin: Any, settings: KafkaSettings, wanted: Mapping[str, int]
     answer = await admin.create_topics(
         [NewTopic(name, count, settings.replication_factor, topic_configs=configs) for name, count in wanted.items()]
     )
+    visible: set[str] | None = None
     for name, code, *message in answer.topic_errors:
         error = for_code(code)
-        if code and error is not TopicAlreadyExistsError:
-            raise _refused(settings, name, wanted[name], error, message[0] if message else "")
+        if not code or error is TopicAlreadyExistsError:
+            continue
+        if error in NO_RIGHT:
+            # Whoever may make none is told so even of one that is there.
+            visible = set(await admin.list_topics()) if visible is None else visible
+            if name in visible:
+                continue
+        raise _refused(settings, name, wanted[name], error, message[0] if message else "")
 
 
 def _configs(settings: KafkaSettings) -> dict[str, str]:
@@ -126,11 +133,16 @@ def _refused(settings: KafkaSettings, name: str, partitions: int, error: type, m
         )
     if error is InvalidPartitionsError:
         return StoreRefusedError(f"partitions: {partitions}: topic {name} cannot have so many: {told}")
+    if error in NO_RIGHT:
+        return StoreRefusedError(
+            f"{settings.user}: may not make topic {name} ({told}): grant it CREATE, or make the topic by hand with"
+            f" {partitions} partitions and message.timestamp.type=LogAppendTime; it needs {RIGHTS} besides"
+        )
     if getattr(error, "retriable", False):
         return StoreUnavailableError(f"kafka.bootstrap: {settings.bootstrap}: topic {name} cannot be made now: {told}")
     return StoreRefusedError(
-        f"topic {name}: cannot be made: {told}: allow the user of kafka.username to create topics,"
-        f" or make it by hand with {partitions} partitions and message.timestamp.type=LogAppendTime"
+        f"topic {name}: cannot be made: {told}: make it by hand with {partitions} partitions and"
+        " message.timestamp.type=LogAppendTime"
     )
 
 
@@ -157,7 +169,7 @@ def _check_replicas(settings: KafkaSettings, found: Mapping[str, Any]) -> None:
             )
 
 
-async def _grow(admin: Any, wanted: Mapping[str, int], found: Mapping[str, Any]) -> None:
+async def _grow(admin: Any, settings: KafkaSettings, wanted: Mapping[str, int], found: Mapping[str, Any]) -> None:
     for name, count in wanted.items():
         present = len(found[name]["partitions"])
         if present > count:
@@ -173,11 +185,23 @@ async def _grow(admin: Any, wanted: Mapping[str, int], found: Mapping[str, Any])
                 again = await _described(admin, [name])
                 if len(again[name]["partitions"]) < count:
                     raise
+            except NO_RIGHT as error:
+                raise StoreRefusedError(
+                    f"{settings.user}: may not enlarge topic {name} from {present} to {count} partitions"
+                    f" ({type(error).__name__}): grant it ALTER, or enlarge the topic by hand with kafka-topics --alter"
+                ) from error
             log.info("topic enlarged", extra={"action": "topic_enlarged", "topic": name, "partitions": count})
 
 
 async def _check_configs(admin: Any, settings: KafkaSettings, names: Sequence[str]) -> None:
-    found = await _configs_of(admin, names)
+    try:
+        found = await _configs_of(admin, names)
+    except NO_RIGHT:
+        log.warning(
+            "whether the topics keep what they must is not known: grant DESCRIBE_CONFIGS",
+            extra={"action": "topics_unchecked", "topics": list(names), "user": settings.user},
+        )
+        return
     if plain := _without_own(found):
         # A broker that makes topics by itself was asked for this one before we were.
         log.info("topics get their settings", extra={"action": "topic_configured", "topics": plain})
