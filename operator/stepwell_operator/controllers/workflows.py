@@ -35,6 +35,7 @@ from stepwell_operator.planning.workflow import (
     judge,
     status_of,
     strands,
+    unserved,
 )
 from stepwell_operator.specs.children import Child, Manifest, children
 from stepwell_operator.specs.groups import groups_of
@@ -93,7 +94,8 @@ class WorkflowController:
             return await self._look(key, kept, workflow)
         except StoreError as error:
             target = Target(WORKFLOWS, key.namespace, key.name, workflow.uid)
-            await excuse(self._desk, target, kept, workflow, error)
+            pods = self._progress_as_it_is(key.namespace, key.name)
+            await excuse(self._desk, target, kept, workflow, error, unserved(pods, self._desk.plane.now()))
             raise
 
     async def _look(self, key: Key, kept: Kept, workflow: Workflow) -> float | None:
@@ -163,20 +165,24 @@ class WorkflowController:
     async def _roll_out(self, look: _Look) -> None:
         sound, owner = look.judged, look.owner
         if look.refusal is not None or not isinstance(sound, Sound):
-            there = self._desk.cache.children(owner.namespace, owner.name)
-            look.progress = self._progress(owner, [child.name for child in there if child.kind == "Deployment"])
+            look.progress = self._progress_as_it_is(owner.namespace, owner.name)
             return
         manifests = children(
             owner, sound.resource, sound.worker, sound.what, installation=self._desk.plane.installation
         )
         look.hindrance = await self._children.apply(owner, manifests) or look.hindrance
         names = [group.name for group in groups_of(sound.resource, sound.worker)]
-        look.progress = self._progress(owner, names)
+        look.progress = self._progress(owner.namespace, owner.name, names)
         if look.progress is not None and look.progress.complete and look.hindrance is None:
             await self._settle(look, sound, manifests)
 
-    def _progress(self, owner: Owner, names: Sequence[str]) -> Progress | None:
-        return progress(names, self._desk.cache.pods(owner.namespace, owner.name)) if names else None
+    def _progress_as_it_is(self, namespace: str, name: str) -> Progress | None:
+        """Of the Deployments that there are, whether they should be there or not."""
+        there = self._desk.cache.children(namespace, name)
+        return self._progress(namespace, name, [child.name for child in there if child.kind == "Deployment"])
+
+    def _progress(self, namespace: str, name: str, deployments: Sequence[str]) -> Progress | None:
+        return progress(deployments, self._desk.cache.pods(namespace, name)) if deployments else None
 
     async def _settle(self, look: _Look, sound: Sound, manifests: Mapping[Child, Manifest]) -> None:
         """No pod of an older definition is left: what only those needed goes, and their runs are moved."""

@@ -150,6 +150,14 @@ def conditions_of(state: State) -> list[Condition]:
     return [ready, *abnormal, consumers, topics, _suspended(state), _drained(state)]
 
 
+def unserved(progress: Progress | None, now: datetime) -> list[Condition]:
+    """What the pods alone show, when nothing else can be known: that nobody is at work; nothing if somebody is."""
+    if progress is None or progress.serving:
+        return []
+    state = State(now=now, refusal=None, hindrance=None, progress=progress, known=None)
+    return [_consumers(state), _topics(state)]
+
+
 def _stalled(state: State) -> Condition | None:
     for found in (state.refusal, state.hindrance):
         if found is not None:
