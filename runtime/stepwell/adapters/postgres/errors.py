@@ -51,6 +51,11 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, _LOST)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether there is no room on the disk: nothing happened, and nothing will for a while, whatever row it is."""
+    return sqlstate(error) == _DISK_FULL
+
+
 def is_in_the_way(error: BaseException) -> bool:
     """Whether somebody else held a lock (too long, or in a circle): nothing happened, and the next try may succeed."""
     return sqlstate(error).startswith(_IN_THE_WAY)
@@ -68,7 +73,7 @@ def translated(error: Exception) -> Exception:
     state = sqlstate(error)
     if state == _READ_ONLY:
         return StoreUnavailableError("the database takes no writes: it is a standby, or is the primary no more")
-    if state == _DISK_FULL:
+    if is_full(error):
         return StoreUnavailableError(f"the database has no room left on its disk (SQLSTATE {state}): give it more")
     if is_lost(error):
         return StoreUnavailableError(f"the database cannot be reached: {type(error).__name__}")
