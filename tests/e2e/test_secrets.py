@@ -93,6 +93,11 @@ def everything_told(shop: Shop) -> str:
     return json.dumps([objects, logs(shop), shop.cluster.kubectl(*operators).stdout])
 
 
+def waits(shop: Shop) -> list[Object]:
+    """What pods say that they wait for."""
+    return shop.cluster.list("leases", namespace=shop.name, selector="stepwell.dev/component=waiting")
+
+
 def logs(shop: Shop) -> str:
     """What the worker has said since it was started."""
     return str(shop.kubectl("logs", "deployment/getting-started-worker", check=False).stdout)
@@ -112,7 +117,10 @@ def test_one_that_is_wrong(shop: Shop, account: Account) -> None:
     shop.apply(account.secret("sesame-open-up"), workflow(shop))
     shop.wait("a pod runs", lambda: bool(restarts(shop)), seconds=30)
     shop.wait("it is told", lambda: told(shop, "Ready", "NoWorkers", "False"), seconds=TOLD)
-    shop.wait("its log says why", lambda: REFUSAL in logs(shop), seconds=TOLD)
+    shop.wait(
+        "it says why", lambda: REFUSAL in shop.condition("swf", "getting-started", "Ready")["message"], seconds=TOLD
+    )
+    assert REFUSAL in logs(shop)
     before = restarts(shop)
 
     shop.apply(account.secret())
@@ -138,6 +146,7 @@ def test_one_that_is_changed(shop: Shop, account: Account) -> None:
     shop.apply(account.secret())
     shop.wait_ready("getting-started", seconds=MENDED)
     shop.wait_runs(["meanwhile"], state="Completed")
+    shop.wait("nothing is waited for", lambda: waits(shop) == [], seconds=TOLD)
 
     assert restarts(shop) == before == dict.fromkeys(before, 0)
     said = everything_told(shop)

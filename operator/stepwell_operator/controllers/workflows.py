@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -61,6 +61,7 @@ class _Look:
     progress: Progress | None = None
     migrating: int = 0
     shares: Shares | None = None
+    waiting: Mapping[str, str] = field(default_factory=dict)
     drain: Drain | None = None
     again: float | None = None
 
@@ -209,7 +210,10 @@ class WorkflowController:
         known = look.known
         if known is None:
             return
-        if look.progress is not None and look.progress.serving:
+        if look.progress is not None and not look.progress.serving:
+            look.waiting = await self._waiting(key)
+            look.again = _SOON
+        elif look.progress is not None:
             members = await self._desk.members.live(key.namespace)
             look.shares = shares_of(topics_of(known.definition, key.namespace), members)
             if look.shares.unheld:
@@ -221,6 +225,11 @@ class WorkflowController:
         unsent = await self._desk.plane.workflows.unsent(key.namespace, key.name)
         look.drain = drain_of(key.name, known.row.generation, members, unsent=unsent)
         self._settle_drain(key, look, look.drain, known.row.generation)
+
+    async def _waiting(self, key: Key) -> Mapping[str, str]:
+        said = await self._desk.members.waiting(key.namespace)
+        pods = self._desk.cache.pods(key.namespace, key.name).pods
+        return {pod.name: said[pod.name] for pod in pods if said.get(pod.name)}
 
     def _settle_drain(self, key: Key, look: _Look, drain: Drain, generation: int) -> None:
         """A handler may still start for a moment after the suspension was seen: only a second look is believed."""
@@ -259,6 +268,7 @@ class WorkflowController:
             known=look.known,
             migrating=look.migrating,
             shares=look.shares,
+            waiting=look.waiting,
             drain=look.drain,
             live=self._facts.live(key),
             last_ticks=self._facts.ticks,

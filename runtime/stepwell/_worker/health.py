@@ -76,6 +76,12 @@ class Readiness:
                 self._tried_at = self._monotonic()
         return self._trouble
 
+    async def hindrance(self) -> str:
+        """What keeps it from work, beside that it begins or ends; empty: nothing does."""
+        if self.draining:
+            return ""
+        return self.trouble if self.engine is None or self.store is None else await self.why_not()
+
     def _note(self, trouble: str) -> None:
         """Loops tell only that they cannot go on; why, is told here, once for as long as it is so."""
         if trouble and trouble != self._trouble:

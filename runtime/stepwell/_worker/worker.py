@@ -23,6 +23,7 @@ from stepwell._engine.telemetry import FanOut, Tally
 from stepwell._worker.callers import http_caller
 from stepwell._worker.connected import Connected, connect
 from stepwell._worker.health import HealthPages, health_pages
+from stepwell._worker.notices import notices
 from stepwell._worker.settings import MembershipKind, WorkerSettings
 from stepwell._worker.spans import process_tracer
 from stepwell._worker.topics import Topics
@@ -104,6 +105,8 @@ async def worker_session(plan: WorkerPlan) -> AsyncIterator[Worker]:
     """Connect, join, and work; leaving drains. Raises ``ListenError`` if the address for metrics is taken."""
     async with AsyncExitStack() as stack:
         health = await _health(plan, stack)
+        if health is not None:
+            await stack.enter_async_context(notices(plan.settings, health.readiness))
         found: list[Engine] = []
         by_name = {definition.name: definition for definition in plan.definitions}
 
