@@ -6,12 +6,13 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
 import asyncpg
+import pytest
 from tests.cluster.apiserver import ApiServer
 from tests.operator.manifests import run, workflow
 from tests.operator.office import Operator, Person, holder, until
@@ -266,14 +267,18 @@ def test_a_database_that_comes_late_is_waited_for(alone: Person, make: Callable[
     operator.ready()
 
 
+@pytest.mark.parametrize("away", [ApiServer.gone, ApiServer.frozen], ids=["gone", "silent"])
 def test_without_the_api_server_it_waits_and_then_misses_nothing(
-    alone: Person, make: Callable[..., Operator], cluster_api: ApiServer
+    alone: Person,
+    make: Callable[..., Operator],
+    cluster_api: ApiServer,
+    away: Callable[[ApiServer], AbstractContextManager[None]],
 ) -> None:
     operator = make("one").ready()
     alone.serve(workflow())
     alone.create(run("order-1"))
     run_id = alone.wait(RUNS, "order-1", "Ready")["status"]["runID"]
-    with cluster_api.gone():
+    with away(cluster_api):
         until(lambda: operator.measured("stepwell_operator_leading") == 0, "it gives up its office")
         alone.steer("orders", lambda runs: runs.pause(run_id))
         assert operator.page("/healthz")[0] == 200
