@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 from stepwell.control import Address, parse_duration
@@ -22,7 +23,9 @@ class OperatorSettings:
     """What one operator process is told."""
 
     dsn: str = field(repr=False)
-    """The database of the installation, as ``postgresql://…``."""
+    """The database of the installation, as ``postgresql://…``, when the process was started."""
+    dsn_file: Path | None = None
+    """Where it stands, and is changed when its password is. None: nowhere."""
     namespace: str
     """Where the operator itself lives: its Lease is there."""
     identity: str
@@ -59,6 +62,7 @@ def load_settings(environ: Mapping[str, str]) -> OperatorSettings:
         given.fault("STEPWELL_LOG_LEVEL", level, "must be debug, info, warning or error")
     settings = OperatorSettings(
         dsn=dsn,
+        dsn_file=Path(file) if (file := given.text("STEPWELL_DSN_FILE")) else None,
         namespace=given.text("POD_NAMESPACE") or "default",
         identity=given.text("POD_NAME") or socket.gethostname(),
         lease=given.text("STEPWELL_LEASE") or OperatorSettings.lease,

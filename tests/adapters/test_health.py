@@ -91,11 +91,17 @@ async def test_a_store_that_takes_no_writes_makes_it_unready_until_it_does(tmp_p
                 monotonic.now += TRY_EVERY
 
 
-async def test_a_store_that_is_closed_is_told_by_the_class_of_its_error(tmp_path: Path) -> None:
+async def test_why_a_store_takes_no_writes_is_told_and_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with World(wf, store=tmp_path / "runs.db") as world:
-        readiness = readiness_of(world, Monotonic())
+        monotonic = Monotonic()
+        readiness = readiness_of(world, monotonic)
         await world._store.close()
-        assert await readiness.why_not() == "the store takes no writes: StoreUnavailableError"
+        for _ in range(3):
+            monotonic.now += TRY_EVERY
+            assert await readiness.why_not() == f"the store takes no writes: {tmp_path}/runs.db is closed"
+    assert [record.message for record in caplog.records if record.name == "stepwell._worker.health"] == ["not ready"]
 
 
 async def test_many_who_ask_at_once_cost_one_write(tmp_path: Path) -> None:

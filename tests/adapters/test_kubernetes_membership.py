@@ -18,7 +18,7 @@ from tests.cluster.apiserver import ApiServer
 
 from stepwell._engine.membership import Members
 from stepwell._engine.settings import MemberSettings
-from stepwell.adapters.kubernetes import RULES, LeaseMembership, connection, in_cluster
+from stepwell.adapters.kubernetes import RULES, LeaseMembership, LeaseNotice, connection, in_cluster
 from stepwell.adapters.kubernetes.leases import ConflictError
 from stepwell.adapters.kubernetes.leases import Leases as Wire
 from stepwell.errors import StoreRefusedError, StoreUnavailableError
@@ -125,6 +125,27 @@ async def test_a_beat_is_two_requests(leases: Leases) -> None:
         await beat(membership, Member(name="one", in_flight={"orders": n}))
     asked = [told["verb"] for told in leases.server.requests() if told["user"]["username"] == user]
     assert asked == ["create", "list", *(["patch", "list"] * 4)]
+
+
+async def test_a_pod_tells_what_it_waits_for_and_is_no_member_by_that(leases: Leases) -> None:
+    """By the rights of a worker; and the Lease goes with the pod, whatever becomes of its process."""
+    kubeconfig = leases.service_account(with_role=True)
+    access = leases.server.access(kubeconfig)
+    notice = LeaseNotice(access, leases.namespace, installation="tests", pod="orders-worker-1", uid="u-1")
+    for why in ("a password that is refused", "a broker that is away" * 100):
+        await notice.tell(why)
+        lease = yaml.safe_load(leases.kubectl("get", "lease", "orders-worker-1", "-o", "yaml"))
+        assert lease["metadata"]["annotations"]["stepwell.dev/waits-for"] == why[:1024]
+        assert lease["metadata"]["ownerReferences"] == [
+            {"apiVersion": "v1", "kind": "Pod", "name": "orders-worker-1", "uid": "u-1"}
+        ]
+    view = await beat(leases.member(), Member(name="one"))
+    assert view.live.keys() == {"one"}
+
+    for _ in range(2):
+        await notice.tell("")
+        assert "orders-worker-1" not in leases.kubectl("get", "leases")
+    notice.close()
 
 
 async def test_without_the_role_one_is_told_what_is_missing(leases: Leases) -> None:

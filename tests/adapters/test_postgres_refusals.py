@@ -74,6 +74,25 @@ async def test_a_wrong_password(database: str) -> None:
     )
 
 
+async def test_a_password_that_is_changed_meanwhile(database: str) -> None:
+    """What is asked between the two changes is refused, and nothing has to be opened again."""
+    admin = await asyncpg.connect(database)
+    await admin.execute("GRANT USAGE ON SCHEMA stepwell TO shop; GRANT ALL ON ALL TABLES IN SCHEMA stepwell TO shop")
+    now = [as_user(database, "shop", PASSWORD)]
+    store = await PostgresStore.open(now[0], current=lambda: now[0])
+    await admin.execute(f"ALTER ROLE shop PASSWORD '{WRONG}'")
+    assert await store.workflows("default") == []
+    await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'shop'")
+    with pytest.raises(StoreUnavailableError, match="password authentication failed") as raised:
+        await store.workflows("default")
+    assert PASSWORD not in "".join(traceback.format_exception(raised.value))
+
+    now[0] = as_user(database, "shop", WRONG)
+    assert await store.workflows("default") == []
+    await store.close()
+    await admin.close()
+
+
 async def test_a_user_that_is_not_let_in(database: str) -> None:
     told = await refused(as_user(database, "barred", WRONG))
     assert told.endswith("(SQLSTATE 28000): allow it in pg_hba.conf, or connect as it asks (sslmode, user name)")

@@ -52,6 +52,19 @@ def test_each_broken_manifest_fails_alone(file: Path) -> None:
     assert call("lint", file).exit_code == 1
 
 
+def test_a_directory_as_kubernetes_mounts_it_has_each_file_once(tmp_path: Path) -> None:
+    versions = tmp_path / "..2026_11_26"
+    versions.mkdir()
+    (versions / "workflow.yaml").write_text(WORKFLOW.format(name="one", more=""))
+    (tmp_path / "..data").symlink_to(versions.name)
+    (tmp_path / "workflow.yaml").symlink_to("..data/workflow.yaml")
+
+    result = call("lint", tmp_path)
+
+    assert result.exit_code == 0, result.stdout
+    assert "1 file, 1 workflow" in result.stdout
+
+
 def test_the_examples_are_clean_even_strictly() -> None:
     result = call("lint", "--strict", REPOSITORY / "examples")
     assert result.exit_code == 0, result.stdout

@@ -103,6 +103,16 @@ class Server:
         yield self.dsn(name)
         await self._administer(f"DROP DATABASE {name} WITH (FORCE)")
 
+    @asynccontextmanager
+    async def database_at(self, place: Path) -> AsyncIterator[str]:
+        """The same in an empty directory of the server's own user, for what may be filled or taken away."""
+        name = f"test_{next(self.numbers)}"
+        await self._administer(f"CREATE TABLESPACE {name} LOCATION '{place}'")
+        await self._administer(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} TABLESPACE {name}")
+        yield self.dsn(name)
+        await self._administer(f"DROP DATABASE {name} WITH (FORCE)")
+        await self._administer(f"DROP TABLESPACE {name}")
+
     async def _administer(self, sql: str) -> None:
         # Not kept open meanwhile: a test may start the server anew.
         connection = await asyncpg.connect(self.dsn("postgres"))

@@ -5,6 +5,7 @@ A comment directly before a block is invisible to readers and tells the test wha
 - ``<!-- file: shop.py -->``: write the block to this file instead of running it;
 - ``<!-- background: listening -->``: start its one command, and go on once this text was printed;
 - ``<!-- exits: 1 -->``: its last command ends with this status and not with 0;
+- ``<!-- on a cluster: with what -->``: leave it to ``tests/e2e``, which runs it on the cluster of the tests;
 - ``<!-- not run: reason -->``: leave it alone. The reason is compulsory.
 """
 
@@ -18,7 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = frozenset({"python", "bash", "yaml", "console", "json", "mermaid", "text", "toml"})
 RUN = frozenset({"python", "bash", "yaml", "console"})
-MARKERS = frozenset({"file", "background", "exits", "not run"})
+ELSEWHERE = "on a cluster"
+MARKERS = frozenset({"file", "background", "exits", ELSEWHERE, "not run"})
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\s*$")
 _MARKER = re.compile(r"^ *<!-- (?P<key>[a-z ]+?)(?:: (?P<value>.+?))? -->\s*$")
@@ -40,7 +42,11 @@ class Block:
 
     @property
     def is_run(self) -> bool:
-        return self.language in RUN and "not run" not in self.markers
+        return self.language in RUN and self.markers.keys().isdisjoint({"not run", ELSEWHERE})
+
+    @property
+    def is_for_a_cluster(self) -> bool:
+        return ELSEWHERE in self.markers
 
 
 class PageError(Exception):
@@ -109,14 +115,26 @@ def commands(block: Block) -> list[Command]:
 
 _ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|\+00:00| UTC)?")
-_AGO = re.compile(r"\b\d+(\.\d+)? ?(ms|s|m|h)\b")
+_AGO = re.compile(r"\b\d+(\.\d+)? ?(ms|s|m|h)(\d+(s|m|h))?\b")
 _CLOCK = re.compile(r"\b\d\d:\d\d:\d\d\b")
 _PID = re.compile(r"\bpid \d+")
+# What the API server makes of generateName: https://pkg.go.dev/k8s.io/apimachinery/pkg/util/rand
+_GENERATED = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{5}\b")
+_CHANGING = (
+    (_ID, "ID"),
+    (_TIME, "TIME"),
+    (_AGO, "SPAN"),
+    (_CLOCK, "TIME"),
+    (_PID, "pid N"),
+    (_GENERATED, "-NAME"),
+)
+"""In this order: an id holds what looks like a time, and a time what looks like a span."""
 
 
 def normal(line: str) -> str:
     """What of a line does not change from run to run."""
-    line = _PID.sub("pid N", _CLOCK.sub("TIME", _AGO.sub("SPAN", _TIME.sub("TIME", _ID.sub("ID", line)))))
+    for pattern, instead in _CHANGING:
+        line = pattern.sub(instead, line)
     return " ".join(line.split())
 
 

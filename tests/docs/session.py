@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -26,14 +27,16 @@ class BlockFailedError(Exception):
 
 
 class Session:
-    """Runs the blocks of a page in order. Everything it started ends with it."""
+    """Runs the blocks of a page in order. Everything it started ends with it. ``path``: where more programs are."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, path: Sequence[Path] = (), **variables: str) -> None:
         self._directory = directory
+        programs = [Path(sys.executable).parent, *path]
         home = directory / ".home"
         home.mkdir()
         self._environment = {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            **variables,
+            "PATH": os.pathsep.join([*map(str, programs), os.environ["PATH"]]),
             "HOME": str(home),
             "LANG": "C.UTF-8",
             "TERM": "dumb",

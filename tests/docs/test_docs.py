@@ -169,6 +169,7 @@ def test_a_command_in_the_background_is_waited_for_and_goes_on(tmp_path: Path) -
     [
         (("run 01990a4e-7c1f-7abc-8def-0123456789ab",), "run 0199ffff-7c1f-7abc-8def-0123456789ab", None),
         (("at 2026-01-01T00:00:00Z",), "at   2026-05-17 10:11:12.5Z", None),
+        (("signup-d6dsf Completed 1m5s",), "signup-xk2vv   Completed   3s", None),
         (("a ... c",), "a b b c", None),
         (("...", "z"), "a\nb\nz", None),
         (("a ... d",), "a b c", "a ... d"),

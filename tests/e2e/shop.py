@@ -62,6 +62,13 @@ def orders(image: str) -> Object:
     return found
 
 
+def unscheduled_orders(image: str) -> Object:
+    """The same without the standing order, so that it is known who started which run."""
+    found = orders(image)
+    del found["spec"]["schedules"]
+    return found
+
+
 def run(workflow: str, name: str, **spec: Any) -> Object:
     """A Run object; its name is the foreign id."""
     return {
@@ -113,6 +120,9 @@ class Shop:
             "metadata": {"name": self.name, "labels": RESTRICTED},
         }
         self.cluster.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(namespace))
+        # Without it no pod is let in; Kubernetes makes it when it comes to that.
+        account = ("get", "serviceaccount", "default")
+        self.wait("it has its account", lambda: self.kubectl(*account, check=False).returncode == 0)
         self.apply(
             _secret("stepwell-connection", data=there["data"]),
             _secret("warehouse", stringData={"token": "of-the-tests"}),

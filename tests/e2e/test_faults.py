@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 from tests.cluster.kind_cluster import KindCluster
 from tests.e2e.load import Starter, notes_of, orders_coming_in
-from tests.e2e.shop import Shop, orders
+from tests.e2e.shop import Shop, unscheduled_orders
 
 OPERATORS = "stepwell-system"
 SERVICES = "services"
@@ -25,9 +25,7 @@ LOOKED_AT = 10
 def shop(release: KindCluster) -> Iterator[Shop]:
     made = Shop(release, "faults")
     made.open()
-    workflow = orders(release.images["examples"])
-    del workflow["spec"]["schedules"]
-    made.apply(workflow)
+    made.apply(unscheduled_orders(release.images["examples"]))
     made.wait_ready("orders")
     yield made
     made.close()
@@ -91,7 +89,7 @@ def test_each_pod_in_turn_is_deleted_and_no_move_is_lost_or_doubled(shop: Shop) 
 
     shop.wait_runs(names, state="Completed", seconds=120)
     cluster.wait("every run has ended", lambda: shop.unfinished("orders") == 0, seconds=120)
-    story = shop.ended_story(orders("any"), notes_of(started))
+    story = shop.ended_story(unscheduled_orders("any"), notes_of(started))
     # The load was there all the time: what waited for the database was asked for again.
     assert len(started) >= STARTED_PER_SECOND * loaded
     assert len(names) > 100

@@ -228,6 +228,17 @@ class Person:
         path = LEASES.path(self.namespace, member.name)
         self.ask("PATCH", path, lease, kind="application/apply-patch+yaml", fieldManager="worker", force="true")
 
+    def say(self, pod: str, why: str) -> None:
+        """Be a pod that waits for something."""
+        ((installation,),) = self.sql("SELECT installation_id FROM meta")
+        metadata = {
+            "name": pod,
+            "labels": {f"{PREFIX}component": "waiting", f"{PREFIX}installation": installation},
+            "annotations": {f"{PREFIX}waits-for": why},
+        }
+        lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
+        self.ask("POST", LEASES.path(self.namespace), lease)
+
     def serve(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
         """Make a Workflow and let its pods be ready."""
         self.create(manifest)

@@ -331,6 +331,23 @@ async def test_a_schedule_that_is_added_owes_nothing_from_before(bench: Bench) -
     assert await bench.plane.workflows.last_ticks([ScheduleKey("shop", "orders", "nightly")]) == {}
 
 
+async def test_an_edit_that_comes_too_late_hides_no_planned_time(bench: Bench) -> None:
+    """An operator that was in charge before knows an older generation, and tries to roll that out."""
+    later = {**NIGHTLY, "cron": "0 3 * * *"}
+    await bench.governed(spec={"schedules": [NIGHTLY]})
+    await bench.governed(generation=3, spec={"schedules": [later]})
+    store = await PostgresStore.open(bench.dsn)
+    before = await store.ticks("shop", "orders", "nightly", 10)
+    known = await bench.other.workflows.govern(governing(generation=2), definition(schedules=[NIGHTLY]))
+    after = await store.ticks("shop", "orders", "nightly", 10)
+    await store.close()
+
+    assert known is not None
+    assert [each.cron for each in known.definition.schedules] == ["0 3 * * *"]
+    assert len(before) == 1
+    assert after == before
+
+
 async def test_the_last_planned_time_of_a_schedule_is_told(bench: Bench) -> None:
     await bench.governed(spec={"schedules": [NIGHTLY]})
     at = [datetime(2026, 11, day, 2, tzinfo=UTC) for day in (20, 21)]

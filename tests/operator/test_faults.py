@@ -6,18 +6,22 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 
 import asyncpg
+import pytest
 from tests.cluster.apiserver import ApiServer
 from tests.operator.manifests import run, workflow
 from tests.operator.office import Operator, Person, holder, until
 
-from stepwell_operator.cluster.kinds import LEASES, RUNS, WORKFLOWS
+from stepwell_operator.cluster.kinds import BY_NAME, LEASES, RUNS, WORKFLOWS
 
 TAKEOVER = 20.0
+TOLD = 10.0
+"""Seconds until somebody who looks at an object sees what is the matter."""
 _POLICIES = "/apis/admissionregistration.k8s.io/v1"
 
 
@@ -193,11 +197,64 @@ def test_without_its_database_it_says_so_and_goes_on_when_that_is_back(
         assert alone.dsn not in str(alone.status(RUNS, "order-1"))
         alone.patch(WORKFLOWS, "orders", {"spec": {"suspend": True}})
         alone.wait(WORKFLOWS, "orders", "Reconciling", "StoreUnavailable")
+        until(lambda: operator.page("/readyz")[0] == 503, "it is not ready", seconds=TOLD)
+        assert operator.page("/healthz") == (200, "ok\n")
     found = alone.wait(RUNS, "order-1", "Ready")
     alone.wait(WORKFLOWS, "orders", "Suspended")
 
     assert "Reconciling" not in {each["type"] for each in found["status"]["conditions"]}
-    assert operator.page("/healthz") == (200, "ok\n")
+    until(lambda: operator.page("/readyz") == (200, "ok\n"), "it is ready again", seconds=TOLD)
+
+
+def test_workers_that_are_not_ready_are_told_without_the_database_too(
+    alone: Person, make: Callable[..., Operator]
+) -> None:
+    """Whatever took it from the operator took it from them as well."""
+    make("one").ready()
+    alone.serve(workflow())
+    with database_closed(alone):
+        alone.patch(BY_NAME["Deployment"], "orders-worker", {"status": {"availableReplicas": 0}}, "status")
+        alone.wait(WORKFLOWS, "orders", "Ready", "StoreUnavailable", status="False", seconds=TOLD)
+        alone.wait(WORKFLOWS, "orders", "ConsumersReady", "NoWorkers", status="False", seconds=TOLD)
+        alone.wait(WORKFLOWS, "orders", "TopicsReady", "NotChecked", status="False", seconds=TOLD)
+        assert alone.dsn not in str(alone.status(WORKFLOWS, "orders"))
+    found = alone.settle("orders")
+
+    assert "Reconciling" not in {each["type"] for each in found["status"]["conditions"]}
+
+
+@contextmanager
+def users(person: Person, *names: str) -> Iterator[list[str]]:
+    """Users of the database; the DSN of each."""
+    for name in names:
+        person.sql(f"CREATE ROLE {name} LOGIN SUPERUSER")
+    try:
+        yield [f"postgresql://{name}@{person.dsn.rpartition('@')[2]}" for name in names]
+    finally:
+        person.sql(f"DROP ROLE {', '.join(names)}")
+
+
+def test_who_it_is_to_the_database_is_changed_while_it_works(
+    alone: Person, make: Callable[..., Operator], tmp_path: Path
+) -> None:
+    """As when a Secret is rotated: the file is changed a while after the server was."""
+    old, new = (f"{which}_{alone.namespace.replace('-', '_')}" for which in ("old", "new"))
+    with users(alone, old, new) as (before, after):
+        file = tmp_path / "dsn"
+        file.write_text(before)
+        operator = make("one", STEPWELL_DSN=before, STEPWELL_DSN_FILE=str(file)).ready()
+        alone.serve(workflow())
+        alone.sql(f"ALTER ROLE {old} NOLOGIN")
+        alone.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", old)
+        alone.create(run())
+        alone.wait(RUNS, "order-1", "Reconciling", "StoreUnavailable", seconds=TOLD)
+        until(lambda: operator.page("/readyz")[0] == 503, "it is not ready", seconds=TOLD)
+
+        file.write_text(after)
+        alone.wait(RUNS, "order-1", "Ready")
+
+        assert (operator.process and operator.process.poll()) is None
+        assert operator.stop() == 0
 
 
 def test_a_database_that_comes_late_is_waited_for(alone: Person, make: Callable[..., Operator]) -> None:
@@ -210,14 +267,18 @@ def test_a_database_that_comes_late_is_waited_for(alone: Person, make: Callable[
     operator.ready()
 
 
+@pytest.mark.parametrize("away", [ApiServer.gone, ApiServer.frozen], ids=["gone", "silent"])
 def test_without_the_api_server_it_waits_and_then_misses_nothing(
-    alone: Person, make: Callable[..., Operator], cluster_api: ApiServer
+    alone: Person,
+    make: Callable[..., Operator],
+    cluster_api: ApiServer,
+    away: Callable[[ApiServer], AbstractContextManager[None]],
 ) -> None:
     operator = make("one").ready()
     alone.serve(workflow())
     alone.create(run("order-1"))
     run_id = alone.wait(RUNS, "order-1", "Ready")["status"]["runID"]
-    with cluster_api.gone():
+    with away(cluster_api):
         until(lambda: operator.measured("stepwell_operator_leading") == 0, "it gives up its office")
         alone.steer("orders", lambda runs: runs.pause(run_id))
         assert operator.page("/healthz")[0] == 200

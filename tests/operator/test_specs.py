@@ -178,7 +178,7 @@ def test_each_variable_stands_once() -> None:
 
     assert len(by_name) == len(container["env"])
     assert by_name["TZ"] == {"name": "TZ", "value": "UTC"}
-    known = {setting.variable for setting in known_settings()} | {"STEPWELL_SETTINGS"}
+    known = {setting.variable for setting in known_settings()} | {"STEPWELL_POD_UID", "STEPWELL_SETTINGS"}
     assert {name for name in by_name if name.startswith("STEPWELL_")} <= known
 
 

@@ -12,7 +12,7 @@ from tests.operator.office import Person, until
 from stepwell.resources import to_manifest
 from stepwell_operator.cluster.kinds import BY_NAME, CHILDREN, RUNS, WORKFLOWS
 
-SOON = 3.0
+SOON, TOLD = 3.0, 10.0
 """Seconds within which a condition tells what is wrong."""
 
 CONFIG_MAPS, DEPLOYMENTS, PODS = (BY_NAME[kind] for kind in ("ConfigMap", "Deployment", "Pod"))
@@ -212,6 +212,24 @@ def test_a_missing_secret_is_told_and_forgotten_when_it_is_there(person: Person)
 
     person.patch(PODS, "orders-worker-1", waiting("ContainerCreating", ""), "status")
     person.wait(WORKFLOWS, "orders", "Ready", seconds=SOON)
+
+
+def test_what_a_pod_waits_for_is_told(person: Person) -> None:
+    person.serve(workflow())
+    labels = {"stepwell.dev/workflow": "orders", "app.kubernetes.io/component": "worker"}
+    spec = {"containers": [{"name": "worker", "image": "shop:1"}]}
+    person.create(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "orders-worker-x1", "labels": labels}, "spec": spec}
+    )
+    person.patch(DEPLOYMENTS, "orders-worker", {"status": {"availableReplicas": 0}}, "status")
+    person.wait(WORKFLOWS, "orders", "ConsumersReady", "NoWorkers", status="False", seconds=SOON)
+    assert person.message(WORKFLOWS, "orders", "Ready").endswith("at work: kubectl logs deployment/NAME says why")
+
+    person.say("orders-worker-x1", "the password is refused")
+    person.say("somebody-elses", "something else")
+    said = "no pod of Deployment orders-worker is at work: pod orders-worker-x1 says: the password is refused"
+    until(lambda: person.message(WORKFLOWS, "orders", "Ready") == said, "it is told", seconds=TOLD)
+    person.settle("orders")
 
 
 def test_suspending_stops_and_resuming_goes_on(person: Person) -> None:

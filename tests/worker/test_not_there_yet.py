@@ -101,6 +101,30 @@ async def test_a_database_that_goes_away_and_comes_back(
         await works(team, worker, dsn=direct)
 
 
+async def test_who_it_is_to_the_database_is_changed_while_it_works(
+    postgres: Server, kafka: Broker, tmp_path: Path
+) -> None:
+    """As when a Secret that is mounted is rotated: the file is changed a while after the server was."""
+    async with crew(postgres, kafka, tmp_path) as team:
+        admin = await asyncpg.connect(team.dsn)
+        old, new = (f"{which}_{team.namespace}" for which in ("old", "new"))
+        before, after = (f"postgresql://{name}@{team.dsn.rpartition('@')[2]}" for name in (old, new))
+        await admin.execute(f"CREATE ROLE {old} LOGIN SUPERUSER; CREATE ROLE {new} LOGIN SUPERUSER")
+        file = tmp_path / "settings" / "dsn"
+        file.parent.mkdir()
+        file.write_text(before)
+        worker = team.start(STEPWELL_DSN=before, STEPWELL_SETTINGS=str(file.parent))
+        await worker.ready()
+        await admin.execute(f"ALTER ROLE {old} NOLOGIN")
+        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", old)
+        await told(worker, "the store takes no writes", f'role "{old}" is not permitted to log in')
+        file.write_text(after)
+        await works(team, worker)
+        # Theirs are the partitions that they made.
+        await admin.execute(f"REASSIGN OWNED BY {old}, {new} TO CURRENT_USER; DROP ROLE {old}, {new}")
+        await admin.close()
+
+
 async def test_a_database_without_tables(postgres: Server, kafka: Broker, tmp_path: Path) -> None:
     async with crew(postgres, kafka, tmp_path) as team, postgres.database(migrated=False) as empty:
         team.dsn = empty

@@ -5,7 +5,7 @@ They are listed when somebody asks, and never watched: each worker renews its ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stepwell.ports.membership import Member
@@ -14,10 +14,14 @@ from stepwell_operator.cluster.kinds import LEASES
 
 PREFIX = "stepwell.dev/"
 SELECTOR = f"{PREFIX}component=worker,{PREFIX}installation="
+WAITING = f"{PREFIX}component=waiting,{PREFIX}installation="
+WAITS_FOR = f"{PREFIX}waits-for"
 DECLARED_DEAD = f"{PREFIX}declared-dead"
 
 _FRESH = 1.0
 _DURATION = 10.0
+_MOST = 1024
+"""Characters of what a pod says, which whoever may write Leases there can write as well."""
 
 
 class Members:
@@ -26,6 +30,7 @@ class Members:
     def __init__(self, api: Api, installation: str, *, monotonic: Callable[[], float]) -> None:
         self._api = api
         self._selector = SELECTOR + installation
+        self._waiting = WAITING + installation
         self._monotonic = monotonic
         self._read: dict[str, tuple[float, list[dict[str, Any]]]] = {}
         self._signs: dict[tuple[str, str], tuple[object, float]] = {}
@@ -40,6 +45,12 @@ class Members:
             leases = answer.get("items") or []
             self._read[namespace] = (now, leases)
         return [_member(lease) for lease in leases if self._lives(namespace, lease, now)]
+
+    async def waiting(self, namespace: str) -> Mapping[str, str]:
+        """What pods that are not at work say they wait for, by their names. Raises ``ApiError``."""
+        answer = await self._api.get(LEASES.path(namespace), labelSelector=self._waiting)
+        found = [each["metadata"] for each in answer.get("items") or ()]
+        return {each["name"]: str((each.get("annotations") or {}).get(WAITS_FOR, ""))[:_MOST] for each in found}
 
     def _lives(self, namespace: str, lease: dict[str, Any], now: float) -> bool:
         metadata, spec = lease["metadata"], lease.get("spec") or {}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_never
 
-from stepwell.control import ControlPlane
+from stepwell.control import ControlPlane, RotatingDsn
 from stepwell.errors import StoreError
 from stepwell_operator.cluster.api import Api, ApiError
 from stepwell_operator.cluster.audit import audit, fill
@@ -85,14 +85,18 @@ class Term:
                 tasks.create_task(self._audit(desk), name="stepwell-audit")
                 tasks.create_task(news.run(), name="stepwell-news")
                 tasks.create_task(facts.run(plane.now, workflows.tell_lags), name="stepwell-facts")
-                self._health.unready = ""
+                self._health.unready, self._health.ask = "", plane.ask
+                stack.callback(setattr, self._health, "ask", None)
                 await desk.queue.run(work.look, workers=self._settings.workers, failed=work.failed)
 
     async def _connect(self) -> ControlPlane:
         """The database may come later than we, and may have to be migrated first."""
+        first, file = self._settings.dsn, self._settings.dsn_file
+        rotating = None if file is None else RotatingDsn.of_file(first, file)
         while True:
+            dsn = first if rotating is None else rotating()
             try:
-                return await ControlPlane.open(self._settings.dsn, name="stepwell-operator")
+                return await ControlPlane.open(dsn, name="stepwell-operator", current=rotating)
             except StoreError as error:
                 self._health.unready = f"the database: {error}"
                 log.warning("the database cannot be used", extra={"action": "store_unusable", "error": str(error)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -35,6 +35,7 @@ from stepwell_operator.planning.workflow import (
     judge,
     status_of,
     strands,
+    unserved,
 )
 from stepwell_operator.specs.children import Child, Manifest, children
 from stepwell_operator.specs.groups import groups_of
@@ -60,6 +61,7 @@ class _Look:
     progress: Progress | None = None
     migrating: int = 0
     shares: Shares | None = None
+    waiting: Mapping[str, str] = field(default_factory=dict)
     drain: Drain | None = None
     again: float | None = None
 
@@ -93,7 +95,8 @@ class WorkflowController:
             return await self._look(key, kept, workflow)
         except StoreError as error:
             target = Target(WORKFLOWS, key.namespace, key.name, workflow.uid)
-            await excuse(self._desk, target, kept, workflow, error)
+            pods = self._progress_as_it_is(key.namespace, key.name)
+            await excuse(self._desk, target, kept, workflow, error, unserved(pods, self._desk.plane.now()))
             raise
 
     async def _look(self, key: Key, kept: Kept, workflow: Workflow) -> float | None:
@@ -163,20 +166,24 @@ class WorkflowController:
     async def _roll_out(self, look: _Look) -> None:
         sound, owner = look.judged, look.owner
         if look.refusal is not None or not isinstance(sound, Sound):
-            there = self._desk.cache.children(owner.namespace, owner.name)
-            look.progress = self._progress(owner, [child.name for child in there if child.kind == "Deployment"])
+            look.progress = self._progress_as_it_is(owner.namespace, owner.name)
             return
         manifests = children(
             owner, sound.resource, sound.worker, sound.what, installation=self._desk.plane.installation
         )
         look.hindrance = await self._children.apply(owner, manifests) or look.hindrance
         names = [group.name for group in groups_of(sound.resource, sound.worker)]
-        look.progress = self._progress(owner, names)
+        look.progress = self._progress(owner.namespace, owner.name, names)
         if look.progress is not None and look.progress.complete and look.hindrance is None:
             await self._settle(look, sound, manifests)
 
-    def _progress(self, owner: Owner, names: Sequence[str]) -> Progress | None:
-        return progress(names, self._desk.cache.pods(owner.namespace, owner.name)) if names else None
+    def _progress_as_it_is(self, namespace: str, name: str) -> Progress | None:
+        """Of the Deployments that there are, whether they should be there or not."""
+        there = self._desk.cache.children(namespace, name)
+        return self._progress(namespace, name, [child.name for child in there if child.kind == "Deployment"])
+
+    def _progress(self, namespace: str, name: str, deployments: Sequence[str]) -> Progress | None:
+        return progress(deployments, self._desk.cache.pods(namespace, name)) if deployments else None
 
     async def _settle(self, look: _Look, sound: Sound, manifests: Mapping[Child, Manifest]) -> None:
         """No pod of an older definition is left: what only those needed goes, and their runs are moved."""
@@ -203,7 +210,10 @@ class WorkflowController:
         known = look.known
         if known is None:
             return
-        if look.progress is not None and look.progress.serving:
+        if look.progress is not None and not look.progress.serving:
+            look.waiting = await self._waiting(key)
+            look.again = _SOON
+        elif look.progress is not None:
             members = await self._desk.members.live(key.namespace)
             look.shares = shares_of(topics_of(known.definition, key.namespace), members)
             if look.shares.unheld:
@@ -215,6 +225,11 @@ class WorkflowController:
         unsent = await self._desk.plane.workflows.unsent(key.namespace, key.name)
         look.drain = drain_of(key.name, known.row.generation, members, unsent=unsent)
         self._settle_drain(key, look, look.drain, known.row.generation)
+
+    async def _waiting(self, key: Key) -> Mapping[str, str]:
+        said = await self._desk.members.waiting(key.namespace)
+        pods = self._desk.cache.pods(key.namespace, key.name).pods
+        return {pod.name: said[pod.name] for pod in pods if said.get(pod.name)}
 
     def _settle_drain(self, key: Key, look: _Look, drain: Drain, generation: int) -> None:
         """A handler may still start for a moment after the suspension was seen: only a second look is believed."""
@@ -253,6 +268,7 @@ class WorkflowController:
             known=look.known,
             migrating=look.migrating,
             shares=look.shares,
+            waiting=look.waiting,
             drain=look.drain,
             live=self._facts.live(key),
             last_ticks=self._facts.ticks,

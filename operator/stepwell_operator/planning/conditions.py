@@ -52,14 +52,18 @@ def written(
 _STATUS = {True: "True", False: "False", None: "Unknown"}
 
 
-def excused(before: Sequence[Mapping[str, Any]], why: str, *, generation: int, now: datetime) -> list[dict[str, Any]]:
-    """The conditions of an object that cannot be acted on for now; what else was told of it stays."""
+def excused(
+    before: Sequence[Mapping[str, Any]], why: str, untrue: Sequence[Condition] = (), *, generation: int, now: datetime
+) -> list[dict[str, Any]]:
+    """The conditions of an object that cannot be acted on for now; what else was told of it stays, unless untrue."""
     message = f"nothing is done until the database can be reached: {why}"
     waits = [
         Condition(type="Ready", status=False, reason="StoreUnavailable", message=message),
         Condition(type="Reconciling", status=True, reason="StoreUnavailable", message=message),
+        *untrue,
     ]
-    others = [dict(old) for old in before if old.get("type") not in {"Ready", "Reconciling", "Stalled"}]
+    said = {"Stalled", *(each.type for each in waits)}
+    others = [dict(old) for old in before if old.get("type") not in said]
     return [*written(waits, before, generation=generation, now=now), *others]
 
 

@@ -42,6 +42,10 @@ class Refusal:
     message: str
 
 
+_TOLD = 3
+"""Pods of which it is told what they say: mostly they say the same."""
+
+
 def judge(workflow: Workflow) -> Sound | Refusal:
     """Whether the object by itself can be served, with every reason why not."""
     resource = workflow.resource
@@ -114,6 +118,8 @@ class State:
     known: Known | None
     shares: Shares | None = None
     """None: nobody has told."""
+    waiting: Mapping[str, str] = field(default_factory=dict)
+    """What pods that are not at work say they wait for."""
     drain: Drain | None = None
     """None: it is not suspended."""
     migrating: int = 0
@@ -150,6 +156,14 @@ def conditions_of(state: State) -> list[Condition]:
     return [ready, *abnormal, consumers, topics, _suspended(state), _drained(state)]
 
 
+def unserved(progress: Progress | None, now: datetime) -> list[Condition]:
+    """What the pods alone show, when nothing else can be known: that nobody is at work; nothing if somebody is."""
+    if progress is None or progress.serving:
+        return []
+    state = State(now=now, refusal=None, hindrance=None, progress=progress, known=None)
+    return [_consumers(state), _topics(state)]
+
+
 def _stalled(state: State) -> Condition | None:
     for found in (state.refusal, state.hindrance):
         if found is not None:
@@ -169,7 +183,9 @@ def _reconciling(state: State) -> Condition | None:
 def _consumers(state: State) -> Condition:
     if state.progress is None or not state.progress.serving:
         idle = ", ".join(state.progress.idle) if state.progress else "any"
-        message = f"no pod of Deployment {idle} is at work (kubectl logs deployment/NAME says why)"
+        said = [f"pod {pod} says: {why}" for pod, why in sorted(state.waiting.items())][:_TOLD]
+        why = "\n".join(said) or "kubectl logs deployment/NAME says why"
+        message = f"no pod of Deployment {idle} is at work: {why}"
         return Condition(type="ConsumersReady", status=False, reason="NoWorkers", message=message)
     shares = state.shares
     if shares is not None and shares.unheld:

@@ -42,6 +42,7 @@ def variables(
         {"name": "STEPWELL_GRACE_PERIOD", "value": format_duration(_for_handlers(grace))},
         _field("STEPWELL_NAMESPACE", "metadata.namespace"),
         _field("STEPWELL_NAME", "metadata.name"),
+        _field("STEPWELL_POD_UID", "metadata.uid"),
         *(_secret(header.variable, header.name, header.key) for header in headers),
     ]
     return [*(_own(variable) for variable in own), *ours]

@@ -68,7 +68,8 @@ def _container(group: Group, worker: Worker, *, headers: Iterable[SecretKey], in
         # User code is imported before the first answer, and by a throttled processor that takes its time: five minutes.
         "startupProbe": _probe("/healthz", period=1, failures=300),
         "livenessProbe": _probe("/healthz", period=10, failures=6),
-        "readinessProbe": _probe("/readyz", period=3, failures=2),
+        # A look at the store stands for five seconds: one that is lost shows within nine.
+        "readinessProbe": _probe("/readyz", period=2, failures=2),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

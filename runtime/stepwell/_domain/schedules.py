@@ -161,8 +161,8 @@ def plan_ticks(
 def newly_planned(new: WorkflowDefinition, before: WorkflowDefinition) -> tuple[Schedule, ...]:
     """The schedules that a workflow had not, or had with another cron or zone: they owe no time from before.
 
-    Whoever stores the new definition notes them first as ``INTRODUCED`` at that time, so that a crash between the two
-    repeats it.
+    Whoever stores the new definition notes them as ``INTRODUCED`` at that time: together with it, or before, so that a
+    crash between the two repeats it.
     """
     known = {old.name: (old.cron, old.time_zone) for old in before.schedules}
     return tuple(each for each in new.schedules if known.get(each.name) != (each.cron, each.time_zone))

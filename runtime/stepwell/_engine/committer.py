@@ -131,7 +131,7 @@ class Committer:
         """The call failed, stored or not: wait until the store can be read, then ask it."""
         wait = _FIRST_WAIT
         while not self._stopped:
-            log.warning("store call failed", extra={"action": "store_failed", "error": type(error).__name__})
+            log.warning("store call failed", extra={"action": "store_failed", "error": str(error)})
             await asyncio.sleep(wait)
             wait = min(wait * 2, _LONGEST_WAIT)
             try:

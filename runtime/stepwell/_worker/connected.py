@@ -96,9 +96,10 @@ async def connect(
     topics: Topics,
     definitions: Definitions,
     told: Callable[[str], None],
+    dsn: Callable[[], str],
 ) -> Connected:
     """Wait for the database and for Kafka, and have the topics made. All is closed with ``stack``."""
-    store, installation = await until_there("database", lambda: _store(settings), told)
+    store, installation = await until_there("database", lambda: _store(settings, dsn), told)
     stack.push_async_callback(store.close)
     assert settings.kafka is not None  # noqa: S101  (the caller looked)
     kafka = kafka_settings(settings.kafka)
@@ -131,10 +132,14 @@ async def connect(
     )
 
 
-async def _store(settings: WorkerSettings) -> tuple[PostgresStore, str]:
-    dsn = settings.dsn.get_secret_value()
-    name = f"stepwell {settings.name}"
-    store = await open_postgres(dsn, name=name, connections=settings.pool_size, pgbouncer=settings.pgbouncer)
+async def _store(settings: WorkerSettings, dsn: Callable[[], str]) -> tuple[PostgresStore, str]:
+    store = await open_postgres(
+        dsn(),
+        name=f"stepwell {settings.name}",
+        connections=settings.pool_size,
+        pgbouncer=settings.pgbouncer,
+        current=dsn,
+    )
     try:
         return store, await _installation(settings, store)
     except BaseException:

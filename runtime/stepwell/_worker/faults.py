@@ -64,11 +64,15 @@ class Report:
 
 
 def manifest_files(paths: Sequence[Path]) -> list[Path]:
-    """The files that are meant: each once, those of a directory by name. A file may have any suffix."""
+    """The files that are meant: each once, those of a directory by name. A file may have any suffix.
+
+    What is hidden in a directory is not meant: Kubernetes keeps versions of what it mounts there, beside it.
+    """
     found: dict[Path, None] = {}
     for path in paths:
         inside = (file for file in sorted(path.rglob("*")) if file.suffix in SUFFIXES and file.is_file())
-        found.update(dict.fromkeys(inside if path.is_dir() else [path]))
+        shown = (file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts))
+        found.update(dict.fromkeys(shown if path.is_dir() else [path]))
     return list(found)
 
 

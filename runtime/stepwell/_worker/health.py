@@ -7,6 +7,7 @@ a write. However often it is asked, the store is tried at most every few seconds
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +19,8 @@ from stepwell.adapters.http.pages import Page, PageServer
 from stepwell.adapters.prometheus import PrometheusTelemetry
 from stepwell.errors import StepwellError, StoreError
 from stepwell.ports.store import ConnectorStore
+
+log = logging.getLogger(__name__)
 
 TRY_EVERY = 5.0
 """Seconds for which one answer of the store stands."""
@@ -60,7 +63,7 @@ class Readiness:
         return "a loop of the engine has stopped" if stopped else ""
 
     async def why_not(self) -> str:
-        """Why it is not ready, in words without anything of the store's own; empty: it is."""
+        """Why it is not ready, in words without a secret; empty: it is."""
         if self.draining:
             return "draining"
         if self.engine is None or self.store is None:
@@ -69,9 +72,21 @@ class Readiness:
             return self.why_dead()
         async with self._gate:
             if self._monotonic() - self._tried_at >= TRY_EVERY:
-                self._trouble = await self._write(self.store)
+                self._note(await self._write(self.store))
                 self._tried_at = self._monotonic()
         return self._trouble
+
+    async def hindrance(self) -> str:
+        """What keeps it from work, beside that it begins or ends; empty: nothing does."""
+        if self.draining:
+            return ""
+        return self.trouble if self.engine is None or self.store is None else await self.why_not()
+
+    def _note(self, trouble: str) -> None:
+        """Loops tell only that they cannot go on; why, is told here, once for as long as it is so."""
+        if trouble and trouble != self._trouble:
+            log.warning("not ready", extra={"action": "unready", "error": trouble})
+        self._trouble = trouble
 
     async def _write(self, store: ConnectorStore) -> str:
         try:
@@ -81,7 +96,7 @@ class Readiness:
         except TimeoutError:
             return f"the store took no write within {self._patience:g} s"
         except StoreError as error:
-            return f"the store takes no writes: {type(error).__name__}"
+            return f"the store takes no writes: {error}"
         return ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,13 @@ async def _opened_database(dsn: str, namespace: str) -> AsyncIterator[Opened]:
 
 
 async def open_postgres(
-    dsn: str, *, name: str, connections: int, outside: bool = False, pgbouncer: bool | None = None
+    dsn: str,
+    *,
+    name: str,
+    connections: int,
+    outside: bool = False,
+    pgbouncer: bool | None = None,
+    current: Callable[[], str] | None = None,
 ) -> PostgresStore:
     """As ``PostgresStore.open``; errors name the server, and no secret. Raises ``SettingsError`` for what is no DSN.
 
@@ -74,7 +80,9 @@ async def open_postgres(
     with telling(dsn):
         from stepwell.adapters.postgres import PostgresStore  # noqa: PLC0415  (a driver that not everybody has)
 
-        return await PostgresStore.open(dsn, name=name, connections=connections, outside=outside, pgbouncer=pooled)
+        return await PostgresStore.open(
+            dsn, name=name, connections=connections, outside=outside, pgbouncer=pooled, current=current
+        )
 
 
 async def migrate_postgres(dsn: str) -> int:

@@ -17,7 +17,7 @@ import yaml
 from stepwell.errors import Problem
 
 PREFIX = "STEPWELL_"
-OTHERS = ("STEPWELL_DEBUG", "STEPWELL_SETTINGS", "STEPWELL_STORE")
+OTHERS = ("STEPWELL_DEBUG", "STEPWELL_POD_UID", "STEPWELL_SETTINGS", "STEPWELL_STORE")
 """Variables of ours that are no settings of a worker."""
 MAX_FILE = 1024 * 1024
 

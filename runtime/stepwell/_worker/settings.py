@@ -33,6 +33,7 @@ from pydantic.alias_generators import to_camel
 from stepwell._domain.durations import DURATION_WORDS, parse_duration
 from stepwell._worker import dsn as dsns
 from stepwell._worker.address import Address
+from stepwell._worker.rotation import RotatingDsn
 from stepwell._worker.setting_sources import Given, Setting, gather
 from stepwell.errors import Problem, SettingsError
 
@@ -230,6 +231,8 @@ class Loaded:
 
     settings: WorkerSettings
     warnings: tuple[str, ...]
+    dsn: Callable[[], str]
+    """The DSN as it is now, for a new connection."""
 
 
 def known_settings() -> tuple[Setting, ...]:
@@ -259,7 +262,13 @@ def load_settings(files: Sequence[Path] = (), environ: Mapping[str, str] | None 
         raise SettingsError(problems) from None
     if problems:
         raise SettingsError(problems)
-    return Loaded(settings=settings, warnings=tuple(found.warnings))
+    rotating = RotatingDsn(settings.dsn.get_secret_value(), lambda: _dsn_of([*named, *files]))
+    return Loaded(settings=settings, warnings=tuple(found.warnings), dsn=rotating)
+
+
+def _dsn_of(files: Sequence[Path]) -> str | None:
+    given = gather([setting for setting in known_settings() if setting.name == "dsn"], files, {}).values.get("dsn")
+    return given.value if given is not None and isinstance(given.value, str) else None
 
 
 def kafka_settings(section: KafkaSection) -> KafkaSettings:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -23,6 +23,7 @@ from stepwell._engine.telemetry import FanOut, Tally
 from stepwell._worker.callers import http_caller
 from stepwell._worker.connected import Connected, connect
 from stepwell._worker.health import HealthPages, health_pages
+from stepwell._worker.notices import notices
 from stepwell._worker.settings import MembershipKind, WorkerSettings
 from stepwell._worker.spans import process_tracer
 from stepwell._worker.topics import Topics
@@ -41,6 +42,8 @@ class WorkerPlan:
     """What to run. Raises ``SettingsError`` for a step that has no workers of its own."""
 
     settings: WorkerSettings
+    dsn: Callable[[], str]
+    """The one of the settings, or what it has become."""
     applications: tuple[Application, ...]
     share: Share
     every_role: bool = False
@@ -102,6 +105,8 @@ async def worker_session(plan: WorkerPlan) -> AsyncIterator[Worker]:
     """Connect, join, and work; leaving drains. Raises ``ListenError`` if the address for metrics is taken."""
     async with AsyncExitStack() as stack:
         health = await _health(plan, stack)
+        if health is not None:
+            await stack.enter_async_context(notices(plan.settings, health.readiness))
         found: list[Engine] = []
         by_name = {definition.name: definition for definition in plan.definitions}
 
@@ -117,7 +122,7 @@ async def worker_session(plan: WorkerPlan) -> AsyncIterator[Worker]:
                 health.readiness.trouble = trouble
 
         topics = Topics(plan.settings.namespace, definition)
-        connected = await connect(plan.settings, stack, topics=topics, definitions=all_known, told=told)
+        connected = await connect(plan.settings, stack, topics=topics, definitions=all_known, told=told, dsn=plan.dsn)
         yield await _work(plan, connected, health, found, stack)
 
 
@@ -137,7 +142,7 @@ async def _work(
     engine = _engine(plan, connected, others, topics, telemetry, http)
     found.append(engine)
     members = Members(
-        _membership(plan.settings, connected.installation),
+        _membership(plan, connected.installation),
         name=plan.settings.name,
         topics=topics,
         roles=engine.roles,
@@ -245,11 +250,11 @@ async def _partitions(connected: Connected, plan: WorkerPlan, own: frozenset[str
     return {topic: count for topic, count in counts.items() if topic in own}
 
 
-def _membership(settings: WorkerSettings, installation: str) -> Membership:
+def _membership(plan: WorkerPlan, installation: str) -> Membership:
+    settings = plan.settings
     match settings.membership:
         case MembershipKind.POSTGRES:
-            dsn = settings.dsn.get_secret_value()
-            return PostgresMembership(dsn, settings.namespace, pgbouncer=settings.pgbouncer)
+            return PostgresMembership(plan.dsn(), settings.namespace, pgbouncer=settings.pgbouncer, current=plan.dsn)
         case MembershipKind.KUBERNETES:
             from stepwell.adapters.kubernetes import LeaseMembership, in_cluster  # noqa: PLC0415  (an extra)
 

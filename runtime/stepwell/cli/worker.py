@@ -15,7 +15,7 @@ from stepwell.cli.signals import end_now_if_threads_hang, stop_on_signals
 from stepwell.cli.voice import LogFormat, Voice
 
 if TYPE_CHECKING:
-    from stepwell._worker.settings import WorkerSettings
+    from stepwell._worker.settings import Loaded
     from stepwell._worker.worker import WorkerPlan
 
 _YOUNG_OBJECTS = 20_000
@@ -54,24 +54,24 @@ def worker(
 
     SIGTERM drains: nothing new starts, running handlers finish, and the other workers take over.
     """
-    given, warnings = _settings(settings or [])
+    loaded = _settings(settings or [])
+    given = loaded.settings
     voice = Voice(LogFormat(given.log_format), level=given.log_level)
-    for warning in warnings:
+    for warning in loaded.warnings:
         voice.complain(warning, action="setting_unknown")
     with voice.reporting():
-        code = asyncio.run(_serve(_plan(files, steps, common=common, settings=given), voice))
+        code = asyncio.run(_serve(_plan(files, steps, common=common, loaded=loaded), voice))
     end_now_if_threads_hang(code)
     raise typer.Exit(code)
 
 
-def _settings(files: list[Path]) -> tuple[WorkerSettings, tuple[str, ...]]:
+def _settings(files: list[Path]) -> Loaded:
     from stepwell._worker.settings import load_settings  # noqa: PLC0415  (pydantic: `--help` need not load it)
 
-    loaded = load_settings(files)
-    return loaded.settings, loaded.warnings
+    return load_settings(files)
 
 
-def _plan(files: list[str], steps: list[str] | None, *, common: bool, settings: WorkerSettings) -> WorkerPlan:
+def _plan(files: list[str], steps: list[str] | None, *, common: bool, loaded: Loaded) -> WorkerPlan:
     from stepwell._engine.share import EVERYTHING, Share  # noqa: PLC0415  (the engine: as above)
     from stepwell._worker.targets import from_here, load  # noqa: PLC0415  (as above)
     from stepwell._worker.worker import WorkerPlan  # noqa: PLC0415  (as above)
@@ -82,7 +82,7 @@ def _plan(files: list[str], steps: list[str] | None, *, common: bool, settings: 
         raise UsageError(f"--file: no Workflow in {', '.join(files)}")
     named = frozenset(steps or ())
     share = Share(steps=named, common=common) if named or common else EVERYTHING
-    return WorkerPlan(settings=settings, applications=found.applications, share=share)
+    return WorkerPlan(settings=loaded.settings, dsn=loaded.dsn, applications=found.applications, share=share)
 
 
 async def _serve(plan: WorkerPlan, voice: Voice) -> ExitCode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Self
 
@@ -25,8 +26,10 @@ class ControlPlane:
         self.runs = Runs(store, actor=ACTOR, new_id=fresh_id)
 
     @classmethod
-    async def open(cls, dsn: str, *, name: str) -> Self:
+    async def open(cls, dsn: str, *, name: str, current: Callable[[], str] | None = None) -> Self:
         """Connect to a migrated PostgreSQL database; ``name`` is shown in ``pg_stat_activity``.
+
+        ``current`` tells the DSN for each further connection.
 
         Raises ``StoreRefusedError`` if the schema is of another release or the server refuses us,
         ``StoreUnavailableError`` if it cannot be reached.
@@ -35,12 +38,16 @@ class ControlPlane:
             from stepwell.adapters.postgres.store import PostgresStore  # noqa: PLC0415  (a driver not everybody has)
         except ModuleNotFoundError as error:
             raise StoreRefusedError("the driver of PostgreSQL is missing: pip install 'stepwell[postgres]'") from error
-        store = await PostgresStore.open(dsn, name=name, outside=True)
+        store = await PostgresStore.open(dsn, name=name, outside=True, current=current)
         return cls(store, await store.installation_id())
 
     def now(self) -> datetime:
         """The store's time."""
         return self._store.now()
+
+    async def ask(self) -> None:
+        """Ask the database something that is always there. Raises ``StoreError``."""
+        await self._store.installation_id()
 
     async def close(self) -> None:
         """Let go of the connections."""

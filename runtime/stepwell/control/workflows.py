@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from stepwell._domain.decide import migrated
 from stepwell._domain.decision import Decision
 from stepwell._domain.definition import WorkflowDefinition
-from stepwell._domain.schedules import INTRODUCED, newly_planned
+from stepwell._domain.schedules import newly_planned
 from stepwell._domain.serialized import definition_of_json, definition_to_json
 from stepwell._worker.faults import run_problems
 from stepwell.callables import RawCodec
 from stepwell.errors import InvalidMoveError, Problem
 from stepwell.ports.steering import Governing, LiveCount, ScheduleKey, SteeringStore
-from stepwell.ports.store import RecordStore, TickRow, WorkflowRow
+from stepwell.ports.store import RecordStore, WorkflowRow
 from stepwell.resources import RunResource
 
 PAGE = 256
@@ -64,42 +64,14 @@ class Workflows:
 
     async def govern(self, wanted: Governing, definition: WorkflowDefinition | None) -> Known | None:
         """Carry out what an object says; with a ``definition``, that is stored too. See ``SteeringStore.govern``."""
-        if definition is None:
-            row = await self._store.govern(wanted)
-        else:
-            await self._introduce(wanted, definition)
-            row = await self._store.govern(
-                Governing(
-                    namespace=wanted.namespace,
-                    name=wanted.name,
-                    uid=wanted.uid,
-                    generation=wanted.generation,
-                    created_at=wanted.created_at,
-                    suspend=wanted.suspend,
-                    definition=definition_to_json(definition),
-                )
+        if definition is not None:
+            known = await self.get(wanted.namespace, wanted.name)
+            new = () if known is None else newly_planned(definition, known.definition)
+            wanted = replace(
+                wanted, definition=definition_to_json(definition), introduced=tuple(each.name for each in new)
             )
+        row = await self._store.govern(wanted)
         return None if row is None else self._remember(row)
-
-    async def _introduce(self, wanted: Governing, definition: WorkflowDefinition) -> None:
-        """Note from when on new schedules are planned; the next keeper must not owe what was planned before."""
-        known = await self.get(wanted.namespace, wanted.name)
-        if known is None or known.definition == definition:
-            return
-        now = self._store.now()
-        ticks = [
-            TickRow(
-                namespace=wanted.namespace,
-                workflow=wanted.name,
-                schedule=schedule.name,
-                planned=now,
-                outcome="Skipped",
-                reason=INTRODUCED,
-            )
-            for schedule in newly_planned(definition, known.definition)
-        ]
-        if ticks:
-            await self._store.record_ticks(ticks, emit=False)
 
     async def migrate(self, known: Known, routes: Mapping[str, str]) -> Migrated:
         """Move unfinished runs out of statuses, each to where its route leads.

@@ -77,6 +77,9 @@ class Governing:
     suspend: bool
     definition: str | None
     """None: it stays as it is."""
+    introduced: tuple[str, ...] = ()
+    """Schedules of ``definition`` that are new, or planned otherwise than before: noted as planned now, together with
+    it, so that nothing from before is owed; and not at all if an older object or generation comes too late."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,5 +3,6 @@
 from stepwell.adapters.kubernetes.connection import in_cluster
 from stepwell.adapters.kubernetes.leases import RULES
 from stepwell.adapters.kubernetes.membership import LeaseMembership
+from stepwell.adapters.kubernetes.notice import LeaseNotice
 
-__all__ = ["RULES", "LeaseMembership", "in_cluster"]
+__all__ = ["RULES", "LeaseMembership", "LeaseNotice", "in_cluster"]

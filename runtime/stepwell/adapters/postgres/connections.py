@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -73,14 +73,20 @@ class Connections:
         self._renewed_at = time.monotonic()
 
     @classmethod
-    async def open(cls, dsn: str, *, name: str, most: int, pooled: bool) -> Connections:
-        """Make the first connection. Raises ``StoreUnavailableError`` or ``StoreRefusedError`` with what to do."""
+    async def open(
+        cls, dsn: str, *, name: str, most: int, pooled: bool, current: Callable[[], str] | None = None
+    ) -> Connections:
+        """Make the first connection; ``current`` tells the DSN for each further one.
+
+        Raises ``StoreUnavailableError`` or ``StoreRefusedError`` with what to do.
+        """
         check_files(dsn)
         settings = {} if pooled else _SETTINGS
         made: WeakSet[asyncpg.Connection[Any]] = WeakSet()
 
         async def connect(*given: Any, **named: Any) -> asyncpg.Connection[Any]:
-            connection: asyncpg.Connection[Any] = await asyncpg.connect(*given, **named)
+            address = (current(),) if current else given
+            connection: asyncpg.Connection[Any] = await asyncpg.connect(*address, **named)
             made.add(connection)
             return connection
 

@@ -11,6 +11,7 @@ from stepwell.errors import StoreError, StoreRefusedError, StoreUnavailableError
 
 UNIQUE_VIOLATION = "23505"
 _READ_ONLY = "25006"
+_DISK_FULL = "53100"
 
 # The driver's internal error is what a statement meets whose connection is being closed by the server just now.
 _LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError)
@@ -50,6 +51,11 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, _LOST)
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether there is no room on the disk: nothing happened, and nothing will for a while, whatever row it is."""
+    return sqlstate(error) == _DISK_FULL
+
+
 def is_in_the_way(error: BaseException) -> bool:
     """Whether somebody else held a lock (too long, or in a circle): nothing happened, and the next try may succeed."""
     return sqlstate(error).startswith(_IN_THE_WAY)
@@ -64,11 +70,13 @@ def translated(error: Exception) -> Exception:
     """A fault of the database in the words of ``StoreError``; any other error as it is. Values are never told."""
     if isinstance(error, CannotConnectError):
         return StoreUnavailableError(str(error))
-    if sqlstate(error) == _READ_ONLY:
+    state = sqlstate(error)
+    if state == _READ_ONLY:
         return StoreUnavailableError("the database takes no writes: it is a standby, or is the primary no more")
+    if is_full(error):
+        return StoreUnavailableError(f"the database has no room left on its disk (SQLSTATE {state}): give it more")
     if is_lost(error):
         return StoreUnavailableError(f"the database cannot be reached: {type(error).__name__}")
-    state = sqlstate(error)
     if not state:
         return error
     if is_in_the_way(error):

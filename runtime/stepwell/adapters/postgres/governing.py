@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stepwell._domain.schedules import INTRODUCED
 from stepwell.adapters.postgres.part import Part
 from stepwell.adapters.postgres.rows import workflow_of
 from stepwell.adapters.postgres.tables import WORKFLOW, WORKFLOW_ROW
@@ -9,7 +10,8 @@ from stepwell.ports.steering import Governing as GoverningWish
 from stepwell.ports.store import WorkflowRow
 
 # An object that takes over a workflow that nobody governed leaves a suspension by hand as it is, a new object of the
-# same name begins anew, and an edit changes the suspension only if it changes that field.
+# same name begins anew, and an edit changes the suspension only if it changes that field. Only a wish that is taken
+# notes ticks: the late one of an older generation would hide a planned time that nobody has recorded yet.
 _GOVERN = f"""
 WITH old AS (
     SELECT * FROM workflow WHERE namespace = $1 AND name = $2 FOR UPDATE
@@ -22,15 +24,23 @@ new AS (
         CASE WHEN old.uid = $3 THEN old.created_at ELSE $8 END AS created_at
     FROM old WHERE old.uid IS NULL OR (old.uid = $3 AND old.object_generation <= $4)
         OR (old.uid <> $3 AND old.object_created_at <= $5)
+),
+taken AS (
+    UPDATE workflow w SET definition = new.definition, suspended = new.suspended, created_at = new.created_at,
+        generation = w.generation
+            + CASE WHEN (w.definition, w.suspended) IS DISTINCT FROM (new.definition, new.suspended) THEN 1 ELSE 0 END,
+        uid = $3, object_generation = $4, object_created_at = $5, wished_suspend = $6
+    FROM new WHERE w.namespace = $1 AND w.name = $2
+        AND (w.definition, w.suspended, w.uid, w.object_generation, w.wished_suspend)
+            IS DISTINCT FROM (new.definition, new.suspended, $3, $4, $6)
+    RETURNING {", ".join(f"w.{name}" for name in WORKFLOW.split(", "))}
+),
+noted AS (
+    INSERT INTO tick (namespace, workflow, schedule, planned, outcome, reason, attempts, last_error)
+    SELECT $1, $2, schedule, $8, 'Skipped', '{INTRODUCED}', 0, '' FROM taken, unnest($9::text[]) AS schedule
+    ON CONFLICT DO NOTHING
 )
-UPDATE workflow w SET definition = new.definition, suspended = new.suspended, created_at = new.created_at,
-    generation = w.generation
-        + CASE WHEN (w.definition, w.suspended) IS DISTINCT FROM (new.definition, new.suspended) THEN 1 ELSE 0 END,
-    uid = $3, object_generation = $4, object_created_at = $5, wished_suspend = $6
-FROM new WHERE w.namespace = $1 AND w.name = $2
-    AND (w.definition, w.suspended, w.uid, w.object_generation, w.wished_suspend)
-        IS DISTINCT FROM (new.definition, new.suspended, $3, $4, $6)
-RETURNING {", ".join(f"w.{name}" for name in WORKFLOW.split(", "))}, true
+SELECT {WORKFLOW}, true FROM taken
 """  # noqa: S608  (no text from outside, here and below)
 _ONE = f"SELECT {WORKFLOW_ROW} FROM workflow WHERE namespace = $1 AND name = $2"  # noqa: S608
 _MAKE = f"""
@@ -59,7 +69,7 @@ class Governing(Part):
             wanted.definition,
             self.now(),
         )
-        changed = await self._db.write(_GOVERN, *values)
+        changed = await self._db.write(_GOVERN, *values, wanted.introduced)
         if changed:
             return workflow_of(changed[0])
         found = await self.workflow(wanted.namespace, wanted.name)

@@ -70,7 +70,7 @@ class _Worker:
 class PostgresMembership:
     """Implements ``Membership`` by a table. ``monotonic`` gives the seconds by which silence is measured.
 
-    ``pgbouncer``: one in transaction mode stands in between.
+    ``pgbouncer``: one in transaction mode stands in between. ``current`` tells the DSN for each further connection.
     """
 
     def __init__(
@@ -82,10 +82,11 @@ class PostgresMembership:
         duration: float = DURATION,
         monotonic: Callable[[], float] = time.monotonic,
         pgbouncer: bool = False,
+        current: Callable[[], str] | None = None,
     ) -> None:
         self.interval = interval
         self.duration = duration
-        self._dsn = dsn
+        self._dsn = current or (lambda: dsn)
         self._namespace = namespace
         self._monotonic = monotonic
         self._pooled = pgbouncer
@@ -158,7 +159,7 @@ class PostgresMembership:
             # Half of the interval: two statements, or one and the connection for it, are over before the next beat.
             async with asyncio.timeout(self.interval / 2):
                 if self._connection is None:
-                    given = connect_arguments(self._dsn, name="stepwell membership", settings={}, pooled=self._pooled)
+                    given = connect_arguments(self._dsn(), name="stepwell membership", settings={}, pooled=self._pooled)
                     self._connection = await asyncpg.connect(**given)
                 # A pooler may let another of its connections answer, unless all is one transaction.
                 whole = self._connection.transaction() if self._pooled else nullcontext()

@@ -5,6 +5,8 @@ Acknowledged writes are as durable as the server's ``synchronous_commit`` says.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from stepwell.adapters.postgres.chores import Chores
 from stepwell.adapters.postgres.connections import SCHEMA, Connections
 from stepwell.adapters.postgres.connectors import Connectors
@@ -65,6 +67,7 @@ class PostgresStore(
         connections: int = MAX_CONNECTIONS,
         outside: bool = False,
         pgbouncer: bool = False,
+        current: Callable[[], str] | None = None,
     ) -> PostgresStore:
         """Connect to a migrated database. ``clock`` None: the server's. ``name`` is shown in ``pg_stat_activity``.
 
@@ -74,10 +77,12 @@ class PostgresStore(
         ``pgbouncer``: one in transaction mode stands in between. Each statement then is a transaction of its own, of
         four round trips: the settings of a connection last no longer, and nothing can be prepared on it.
 
+        ``current`` tells the DSN for each further connection, since its password may be changed meanwhile.
+
         Raises ``StoreRefusedError`` if the schema is older than this code, or needs newer code, or the server refuses
         us; ``StoreUnavailableError`` if it cannot be reached.
         """
-        opened = await Connections.open(dsn, name=name, most=connections, pooled=pgbouncer)
+        opened = await Connections.open(dsn, name=name, most=connections, pooled=pgbouncer, current=current)
         database = Database(opened, clock, outside=outside)
         try:
             await check(database.once)

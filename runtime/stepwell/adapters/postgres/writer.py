@@ -19,7 +19,14 @@ from stepwell._domain.ids import RunID
 from stepwell._domain.record import CallbackState, EventKind
 from stepwell.adapters.postgres.database import Database
 from stepwell.adapters.postgres.effects import stored_events
-from stepwell.adapters.postgres.errors import DRIVER_ERRORS, is_in_the_way, is_lost, is_of_the_value, translated
+from stepwell.adapters.postgres.errors import (
+    DRIVER_ERRORS,
+    is_full,
+    is_in_the_way,
+    is_lost,
+    is_of_the_value,
+    translated,
+)
 from stepwell.adapters.postgres.moves import advance_statement
 from stepwell.adapters.postgres.rows import number_of, slot_of
 from stepwell.errors import StoreError, StoreUnavailableError
@@ -256,7 +263,7 @@ class Writer:
             for job in batch:
                 await self._store([job])
             return
-        if not (is_in_the_way(error) or is_lost(error)):
+        if is_full(error) or not (is_in_the_way(error) or is_lost(error)):
             raise error
         if self._db.closed:
             raise StoreUnavailableError("the store is closed") from error
