@@ -59,7 +59,7 @@ class Ear:
 
     def __init__(self, dsn: str) -> None:
         self.heard = 0
-        self.listening = asyncio.create_task(PostgresNews(dsn, "default").listen(self._hear))
+        self.listening = asyncio.create_task(PostgresNews(lambda: dsn, "default").listen(self._hear))
 
     def _hear(self) -> None:
         self.heard += 1
@@ -124,7 +124,7 @@ async def test_a_listener_whose_connection_is_cut_comes_to_its_end(dsn: str) -> 
 
 async def test_a_listener_says_that_the_server_is_not_there() -> None:
     with pytest.raises(StoreUnavailableError):
-        await PostgresNews("postgresql://postgres@127.0.0.1:1/none", "default").listen(lambda: None)
+        await PostgresNews(lambda: "postgresql://postgres@127.0.0.1:1/none", "default").listen(lambda: None)
 
 
 async def test_an_idle_keeper_looks_at_once_when_an_outsider_has_stored_something(
@@ -149,7 +149,7 @@ async def test_an_idle_keeper_looks_at_once_when_an_outsider_has_stored_somethin
     monkeypatch.setattr(store, "release_due", released)
     settings = EngineSettings(keeper_interval=1e6)
     async with Engine([Application.of(wf)], ports, settings=settings, background=False) as engine:
-        loops = [engine._keeper.run(), NewsLoop(engine.context, PostgresNews(dsn, "default")).run()]
+        loops = [engine._keeper.run(), NewsLoop(engine.context, PostgresNews(lambda: dsn, "default")).run()]
         tasks = [asyncio.create_task(loop) for loop in loops]
         await until(lambda: len(looks) >= 2)
         before = len(looks)

@@ -122,7 +122,7 @@ async def connect(
     return Connected(
         store=store,
         installation=installation,
-        news=PostgresNews(settings.dsn.get_secret_value(), settings.namespace, pgbouncer=settings.pgbouncer),
+        news=PostgresNews(dsn, settings.namespace, pgbouncer=settings.pgbouncer),
         kafka=kafka,
         events=events,
         publisher=publisher,

@@ -69,10 +69,11 @@ class Announcer:
 class PostgresNews:
     """Implements ``OutsideNews`` over a connection of its own, which is there while somebody listens.
 
-    ``pgbouncer``: one in transaction mode stands in between, through which nothing is ever heard.
+    ``dsn`` tells it for each connection anew, since its password may be changed meanwhile. ``pgbouncer``: one in
+    transaction mode stands in between, through which nothing is ever heard.
     """
 
-    def __init__(self, dsn: str, namespace: str, *, pgbouncer: bool = False) -> None:
+    def __init__(self, dsn: Callable[[], str], namespace: str, *, pgbouncer: bool = False) -> None:
         self._dsn = dsn
         self._namespace = namespace
         self._pooled = pgbouncer
@@ -84,7 +85,7 @@ class PostgresNews:
             await ended.wait()
         try:
             connection = await asyncpg.connect(
-                **arguments(self._dsn, name="stepwell news", settings={}, pooled=self._pooled),
+                **arguments(self._dsn(), name="stepwell news", settings={}, pooled=self._pooled),
                 command_timeout=_ANSWER_SECONDS,
             )
         except (*DRIVER_ERRORS, ValueError) as error:
