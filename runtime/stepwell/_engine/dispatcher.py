@@ -154,7 +154,10 @@ class Dispatcher:
         return bool(known)
 
     def _drop_stale(self, lane: Lane, delivery: Delivery) -> None:
-        self._context.stored.pop(delivery.event.run_id, None)
+        loaded, _ = self._context.stored.get(delivery.event.run_id, (None, 0.0))
+        # The row of the run's newest event is for that one, which waits behind this.
+        if loaded is not None and loaded.record.version <= delivery.event.version:
+            del self._context.stored[delivery.event.run_id]
         self._context.drop([delivery], "stale")
         self._let_go(Work(lane=lane, delivery=delivery, loaded=None, read_at=0.0))
 

@@ -22,7 +22,7 @@ from stepwell.ports.tracing import Tracer
 
 log = logging.getLogger(__name__)
 
-_LINGER = 0.05
+_LINGER = 0.1
 """Seconds that an event waits for company, far less than after which the sweep takes it for left behind."""
 _ENOUGH = 1024
 """Events that are company enough."""
