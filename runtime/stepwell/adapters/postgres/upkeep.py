@@ -90,8 +90,13 @@ class Upkeep(Part):
     async def _make(self, table: str, week: datetime) -> bool:
         name = _named(table, week)
         first, last = _bound(week), _bound(week + _WEEK)
-        # A unique violation is another who makes the same table at this moment.
-        overtaken = (asyncpg.LockNotAvailableError, asyncpg.DuplicateTableError, asyncpg.UniqueViolationError)
+        # The last three: another makes the same table at this moment, and was first with its name, type or row.
+        overtaken = (
+            asyncpg.LockNotAvailableError,
+            asyncpg.DuplicateTableError,
+            asyncpg.DuplicateObjectError,
+            asyncpg.UniqueViolationError,
+        )
         with in_our_words(), suppress(*overtaken):
             try:
                 async with self._db.transaction() as tx:
