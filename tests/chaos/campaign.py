@@ -32,7 +32,8 @@ DURABLE = {
     **postgres.IN_MEMORY,
     # What is acknowledged survives a killed server (its files are the kernel's); a power cut is not what is tried here.
     "synchronous_commit": "on",
-    "max_connections": "400",
+    # Ten rounds at once, of three workers with a dozen each, of which those of the killed live on for a moment.
+    "max_connections": "800",
     # In the server's own directory, so that nothing of a killed one is left behind.
     "dynamic_shared_memory_type": "mmap",
 }

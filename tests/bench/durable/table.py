@@ -128,6 +128,9 @@ PROMISES = (
     ),
 )
 
+BESIDE = {Figure.NEAR_WHOLE_P50, Figure.NEAR_WHOLE_P99, Figure.FAR_WHOLE_P50, Figure.FAR_WHOLE_P99}
+"""Told beside the others, and nothing is promised about them."""
+
 _OTHERS = {promise.against: promise.figure for promise in PROMISES if promise.against is not None}
 """With which of ours a figure is compared."""
 
