@@ -146,7 +146,7 @@ def test_a_run_has_work_or_a_route_or_is_told_of(runs: dict[str, int], routes: d
         assert (repr(status) in told) == (not works and (known is not None or status not in routes))
 
 
-PROGRESS = Progress(complete=True, idle=(), replicas=2, message="", trouble=None)
+PROGRESS = Progress(complete=True, settled=True, idle=(), replicas=2, message="", trouble=None)
 KNOWN = Known(
     row=WorkflowRow(namespace="shop", name="orders", definition="", created_at=NOW),
     definition=sound().definition,

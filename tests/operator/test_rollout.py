@@ -54,6 +54,19 @@ def test_old_pods_are_waited_for_and_one_at_work_is_enough(
     assert (found.complete, found.serving) == (complete, serving)
 
 
+def test_a_pod_that_is_to_go_is_there_until_it_has_gone() -> None:
+    leaving = {"metadata": {"name": "orders-worker-1-a", "deletionTimestamp": "2026-11-26T12:00:00Z"}}
+    other = {"metadata": {"name": "orders-worker-2-b"}}
+
+    assert progress(["orders-worker"], pods(seen(), other)).settled
+    found = progress(["orders-worker"], pods(seen(), leaving, other))
+    assert (found.complete, found.settled) == (True, False)
+    assert not progress(["orders-worker"], pods(seen(updatedReplicas=1), other)).settled
+    # That it is to go was not heard of yet, but its Deployment has counted.
+    more = [{"metadata": {"name": f"orders-worker-{n}"}} for n in range(4)]
+    assert not progress(["orders-worker"], pods(seen(), *more)).settled
+
+
 def test_a_deployment_that_is_not_there_is_waited_for() -> None:
     found = progress(["orders-worker", "orders-paid-123456"], pods(seen()))
 

@@ -37,7 +37,7 @@ from stepwell_operator.planning.workflow import (
     strands,
     unserved,
 )
-from stepwell_operator.specs.children import Child, Manifest, children
+from stepwell_operator.specs.children import children
 from stepwell_operator.specs.groups import groups_of
 from stepwell_operator.specs.names import Owner
 
@@ -174,8 +174,21 @@ class WorkflowController:
         look.hindrance = await self._children.apply(owner, manifests) or look.hindrance
         names = [group.name for group in groups_of(sound.resource, sound.worker)]
         look.progress = self._progress(owner.namespace, owner.name, names)
-        if look.progress is not None and look.progress.complete and look.hindrance is None:
-            await self._settle(look, sound, manifests)
+        if look.progress is None or not look.progress.complete or look.hindrance is not None:
+            return
+        # What only older definitions needed goes; runs are moved once none of their pods is left.
+        await self._children.remove_others(owner, manifests)
+        if look.progress.settled:
+            await self._migrate(look, sound)
+        else:
+            look.migrating, look.again = sum((await self._to_migrate(look, sound)).values()), _SOON
+
+    async def _to_migrate(self, look: _Look, sound: Sound) -> Mapping[str, int]:
+        """How many unfinished runs are to be moved out of each status."""
+        if look.known is None or not sound.routes:
+            return {}
+        live = await self._desk.plane.workflows.live(look.owner.namespace, look.owner.name)
+        return to_migrate(sound.definition, live, sound.routes)
 
     def _progress_as_it_is(self, namespace: str, name: str) -> Progress | None:
         """Of the Deployments that there are, whether they should be there or not."""
@@ -185,21 +198,17 @@ class WorkflowController:
     def _progress(self, namespace: str, name: str, deployments: Sequence[str]) -> Progress | None:
         return progress(deployments, self._desk.cache.pods(namespace, name)) if deployments else None
 
-    async def _settle(self, look: _Look, sound: Sound, manifests: Mapping[Child, Manifest]) -> None:
-        """No pod of an older definition is left: what only those needed goes, and their runs are moved."""
-        await self._children.remove_others(look.owner, manifests)
-        if look.known is None or not sound.routes:
+    async def _migrate(self, look: _Look, sound: Sound) -> None:
+        """No pod of an older definition is left to handle a run where it is moved to."""
+        waiting = await self._to_migrate(look, sound)
+        if look.known is None or not waiting:
             return
-        plane, owner = self._desk.plane, look.owner
-        waiting = to_migrate(sound.definition, await plane.workflows.live(owner.namespace, owner.name), sound.routes)
-        if not waiting:
-            return
-        done = await plane.workflows.migrate(look.known, {status: sound.routes[status] for status in waiting})
+        owner = look.owner
+        done = await self._desk.plane.workflows.migrate(look.known, {each: sound.routes[each] for each in waiting})
         self._desk.metrics.migrated.inc(done.moved)
         extra = {"action": "runs_migrated", "namespace": owner.namespace, "workflow": owner.name}
         log.info("runs migrated", extra={**extra, "moved": done.moved, "refused": done.refused})
-        left = to_migrate(sound.definition, await plane.workflows.live(owner.namespace, owner.name), sound.routes)
-        look.migrating = sum(left.values())
+        look.migrating = sum((await self._to_migrate(look, sound)).values())
         if look.migrating:
             look.again = _SOON
         message = f"{done.moved} runs were moved out of {', '.join(sorted(waiting))}"

@@ -46,6 +46,8 @@ class PodSeen:
     name: str
     ready: bool
     waiting: tuple[Waiting, ...] = ()
+    leaving: bool = False
+    """It is to go, and its worker may be at work until it has gone: a Deployment counts it no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,8 @@ class Progress:
 
     complete: bool
     """All pods are of the newest template, and as many as there should be."""
+    settled: bool
+    """Besides, no other pod is left, nor one that is to go."""
     idle: tuple[str, ...]
     """Deployments without a pod that is at work."""
     replicas: int
@@ -91,6 +95,10 @@ def progress(names: Sequence[str], seen: Pods) -> Progress:
     shared = found[0] if found else None
     return Progress(
         complete=not late,
+        # What is told of pods may come later than what is told of their Deployment.
+        settled=not late
+        and not any(pod.leaving for pod in seen.pods)
+        and len(seen.pods) <= sum(each.pods for each in there),
         idle=tuple(name for name, each in zip(names, found, strict=True) if each is None or not each.available),
         replicas=0 if shared is None else shared.pods,
         message="; ".join(late),
@@ -156,7 +164,8 @@ def pod_seen(raw: Mapping[str, Any]) -> PodSeen:
             exited = "" if ended is None else f"the worker ended with exit code {ended}"
             message = exited if state["reason"] in _CRASHING else state.get("message") or ""
             waiting.append(Waiting(state["reason"], message))
-    return PodSeen(name=raw["metadata"]["name"], ready=ready, waiting=tuple(waiting))
+    metadata = raw["metadata"]
+    return PodSeen(name=metadata["name"], ready=ready, waiting=tuple(waiting), leaving="deletionTimestamp" in metadata)
 
 
 def selector(workflow: str) -> str:
