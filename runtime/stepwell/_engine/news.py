@@ -15,7 +15,7 @@ from stepwell.ports.outbox import OutsideNews
 
 log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 2.0
 """Between two looks whether this process is keeper."""
 _AGAIN_SECONDS = 5.0
 
