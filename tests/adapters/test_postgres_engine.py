@@ -10,22 +10,20 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
-from typing import Literal, Never
+from typing import Literal
 
 import asyncpg
 from pydantic import BaseModel
 from tests.cluster.postgres import Server
+from tests.engine.kit import ports_of
 
 from stepwell import Run, RunState, Workflow
-from stepwell._domain.definition import Connector
 from stepwell._domain.ids import RunID
-from stepwell._engine.supervisor import Engine, Ports
-from stepwell._engine.telemetry import Tally
+from stepwell._engine.supervisor import Engine
 from stepwell.adapters.postgres import PostgresStore
 from stepwell.application import Application
 from stepwell.client import Client
 from stepwell.errors import CallbackRefusedError, StoreUnavailableError
-from stepwell.testing import FakeHttp
 
 DEADLINE = 30.0
 RUNS = 60
@@ -79,23 +77,11 @@ async def expired(run: Run[Order]) -> Literal[S.LATE, S.REVIEW]:
     return S.LATE if int(run.foreign_id) % 2 else S.REVIEW
 
 
-def no_source(_: str, connector: Connector) -> Never:
-    raise AssertionError(connector)
-
-
 @asynccontextmanager
 async def running(dsn: str, *, pgbouncer: bool = False) -> AsyncIterator[PostgresStore]:
     store = await PostgresStore.open(dsn, pgbouncer=pgbouncer)
-    ports = Ports(
-        store=store,
-        stream=store.stream(),
-        clock=store.clock,
-        telemetry=Tally(),
-        http=FakeHttp(),
-        source_of=no_source,
-    )
     try:
-        async with Engine([Application.of(wf)], ports):
+        async with Engine([Application.of(wf)], ports_of(store, store.clock)):
             yield store
     finally:
         await store.close()

@@ -7,45 +7,22 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
-from enum import StrEnum
-from typing import Literal
 
 import asyncpg
 import pytest
 import pytest_asyncio
+from tests.adapters.test_postgres_client import Order, wf
 from tests.cluster.postgres import Server
-from tests.engine.kit import Thing, until
-from tests.engine.test_schedules_anywhere import no_source
+from tests.engine.kit import ports_of, until
 
-from stepwell import Run, Workflow
 from stepwell._engine.news import NewsLoop
 from stepwell._engine.settings import EngineSettings
-from stepwell._engine.supervisor import Engine, Ports
-from stepwell._engine.telemetry import Tally
+from stepwell._engine.supervisor import Engine
 from stepwell.adapters.postgres import PostgresNews, PostgresStore
 from stepwell.application import Application
 from stepwell.client import Client
 from stepwell.errors import StoreUnavailableError
 from stepwell.ports.store import Due
-from stepwell.testing import FakeHttp
-
-
-class S(StrEnum):
-    NEW = "New"
-    DONE = "Done"
-
-
-wf = Workflow("orders", object=Thing, status=S, start=S.NEW)
-
-
-@wf.step(S.NEW)
-async def begin(run: Run[Thing]) -> Literal[S.DONE]:
-    return S.DONE
-
-
-@wf.callback(S.NEW)
-async def asked(run: Run[Thing], answer: Thing) -> Literal[S.DONE]:
-    return S.DONE
 
 
 @pytest_asyncio.fixture
@@ -78,7 +55,7 @@ async def ear(dsn: str) -> AsyncIterator[Ear]:
 async def test_what_an_outsider_stores_is_heard_even_if_it_leaves_at_once(dsn: str) -> None:
     async with ear(dsn) as listener:
         async with Client.connect(dsn) as outsider:
-            run = await outsider.runs(wf).trigger("1", Thing())
+            run = await outsider.runs(wf).trigger("1", Order())
         await until(lambda: listener.heard == 2)
         async with Client.connect(dsn) as outsider:
             await outsider.runs(wf).callback_by_name("asked", run.id, {})
@@ -92,13 +69,13 @@ async def test_what_an_outsider_stores_is_heard_even_if_it_leaves_at_once(dsn: s
 async def test_nothing_is_heard_of_other_namespaces_and_of_those_who_publish(dsn: str) -> None:
     async with ear(dsn) as listener:
         async with Client.connect(dsn, namespace="other") as stranger:
-            await stranger.runs(wf).trigger("1", Thing())
+            await stranger.runs(wf).trigger("1", Order())
         store = await PostgresStore.open(dsn)
-        await Client(store, store.clock).runs(wf).trigger("1", Thing())
+        await Client(store, store.clock).runs(wf).trigger("1", Order())
         await store.close()
         # Notifications come in the order of the commits: what was said before this one would have been heard.
         async with Client.connect(dsn) as outsider:
-            await outsider.runs(wf).trigger("2", Thing())
+            await outsider.runs(wf).trigger("2", Order())
         await until(lambda: listener.heard == 2)
 
 
@@ -106,7 +83,7 @@ async def test_who_asks_much_tells_seldom(dsn: str) -> None:
     async with ear(dsn) as listener, Client.connect(dsn) as outsider:
         began = time.monotonic()
         for number in range(100):
-            await outsider.runs(wf).trigger(str(number), Thing())
+            await outsider.runs(wf).trigger(str(number), Order())
         await until(lambda: listener.heard > 1)
         # Twenty times a second, and once when it began to listen.
         assert listener.heard <= 2 + (time.monotonic() - began) / 0.05
@@ -131,14 +108,6 @@ async def test_an_idle_keeper_looks_at_once_when_an_outsider_has_stored_somethin
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = await PostgresStore.open(dsn)
-    ports = Ports(
-        store=store,
-        stream=store.stream(),
-        clock=store.clock,
-        telemetry=Tally(),
-        http=FakeHttp(),
-        source_of=no_source,
-    )
     looks: list[datetime] = []
     release = store.release_due
 
@@ -148,13 +117,15 @@ async def test_an_idle_keeper_looks_at_once_when_an_outsider_has_stored_somethin
 
     monkeypatch.setattr(store, "release_due", released)
     settings = EngineSettings(keeper_interval=1e6)
-    async with Engine([Application.of(wf)], ports, settings=settings, background=False) as engine:
+    async with Engine(
+        [Application.of(wf)], ports_of(store, store.clock), settings=settings, background=False
+    ) as engine:
         loops = [engine._keeper.run(), NewsLoop(engine.context, PostgresNews(lambda: dsn, "default")).run()]
         tasks = [asyncio.create_task(loop) for loop in loops]
         await until(lambda: len(looks) >= 2)
         before = len(looks)
         async with Client.connect(dsn) as outsider:
-            await outsider.runs(wf).trigger("1", Thing())
+            await outsider.runs(wf).trigger("1", Order())
         await until(lambda: len(looks) > before)
         for task in tasks:
             task.cancel()

@@ -9,12 +9,13 @@ from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Never, cast
 
 from pydantic import BaseModel
 
 from stepwell import RunState, Workflow
 from stepwell._domain.decision import Decision
+from stepwell._domain.definition import Connector
 from stepwell._engine.settings import EngineSettings
 from stepwell._engine.supervisor import Engine, Ports
 from stepwell._engine.telemetry import Tally
@@ -67,6 +68,18 @@ WRITES = frozenset(
 )
 
 Trouble = Callable[[str, tuple[Any, ...]], Awaitable[None]]
+
+
+def no_source(_: str, connector: Connector) -> Never:
+    """There is no foreign topic in these tests."""
+    raise AssertionError(connector)
+
+
+def ports_of(store: Any, clock: Clock) -> Ports:
+    """For an engine that is alone on its store, which is its broker, too."""
+    return Ports(
+        store=store, stream=store.stream(), clock=clock, telemetry=Tally(), http=FakeHttp(), source_of=no_source
+    )
 
 
 class Tampered:

@@ -15,36 +15,29 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Never
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 import pytest_asyncio
 from cronsim import CronSim
 from tests.cluster.postgres import Server
-from tests.engine.kit import DAY, HOUR, MINUTE
+from tests.engine.kit import DAY, HOUR, MINUTE, ports_of
 from tests.engine.nightly import nightly
 
 from stepwell import CatchUp, Workflow
-from stepwell._domain.definition import Connector
 from stepwell._domain.schedules import INTRODUCED
-from stepwell._engine.supervisor import Engine, Ports
-from stepwell._engine.telemetry import Tally
+from stepwell._engine.supervisor import Engine
 from stepwell.adapters.embedded import EmbeddedStore, VirtualClock
 from stepwell.adapters.postgres import PostgresStore
 from stepwell.application import Application
 from stepwell.client import Client
 from stepwell.control.workflows import Workflows
 from stepwell.ports.steering import Governing
-from stepwell.testing import FakeHttp
 
 BEGIN = datetime(2026, 3, 27, 22, 17, tzinfo=UTC)
 """Two days before the clocks of Europe are set forward."""
 ZONE = "Europe/Prague"
-
-
-def no_source(_: str, connector: Connector) -> Never:
-    raise AssertionError(connector)
 
 
 @dataclass
@@ -58,16 +51,8 @@ class Place:
     async def engine(self, wf: Workflow[Any, Any, Any]) -> AsyncIterator[Engine]:
         """A worker with its keeper, which works when it is told to settle."""
         store = await self.open()
-        ports = Ports(
-            store=store,
-            stream=store.stream(),
-            clock=self.clock,
-            telemetry=Tally(),
-            http=FakeHttp(),
-            source_of=no_source,
-        )
         try:
-            async with Engine([Application.of(wf)], ports, background=False) as engine:
+            async with Engine([Application.of(wf)], ports_of(store, self.clock), background=False) as engine:
                 yield engine
         finally:
             await store.close()

@@ -54,6 +54,8 @@ class Keeper:
         self._plan_at: datetime | None = None
         self._plan_again = 0.0
         self._planned_for: tuple[int, frozenset[str]] | None = None
+        self._scheduled: tuple[str, ...] = ()
+        """The workflows that have schedules, as of the last plan."""
         self._wake = asyncio.Event()
         self._wake_at: datetime | None = None
         self._pause = 0.0
@@ -147,11 +149,12 @@ class Keeper:
         clock, settings, catalog = self._context.clock, self._context.settings, self._context.catalog
         due = self._plan_at is not None and self._plan_at <= self._context.store.now()
         # As of before the plan: what changes under its hands is planned for once more.
-        stands = catalog.changes, frozenset(filter(self._context.is_served, catalog.generations))
+        stands = catalog.changes, frozenset(filter(self._context.is_served, self._scheduled))
         if not due and stands == self._planned_for and clock.monotonic() < self._plan_again:
             return 0
         planned = await self._schedules.plan()
         self._planned_for = stands
+        self._scheduled = tuple(name for name, definition in catalog.known.items() if definition.schedules)
         self._plan_again = clock.monotonic() + (settings.idle_interval if settings.shared else settings.plan_interval)
         self._plan_at = planned.next_at
         return planned.recorded

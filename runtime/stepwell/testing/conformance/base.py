@@ -61,7 +61,7 @@ class StoreSuite:
     @pytest.fixture
     def backend(self) -> StoreBackend:
         """The adapter under test, on data of its own for each test."""
-        raise NotImplementedError(f"{type(self).__name__} must have a fixture 'backend' that gives a StoreBackend")
+        pytest.fail(f"{type(self).__name__} must have a fixture 'backend' that gives a StoreBackend")
 
     @pytest_asyncio.fixture
     async def stores(self, backend: StoreBackend) -> AsyncIterator[Stores]:

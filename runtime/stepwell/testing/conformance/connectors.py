@@ -90,7 +90,7 @@ class TopicSuite:
     @pytest.fixture
     def backend(self) -> TopicBackend:
         """The adapter under test, on data of its own for each test."""
-        raise NotImplementedError(f"{type(self).__name__} must have a fixture 'backend' that gives a TopicBackend")
+        pytest.fail(f"{type(self).__name__} must have a fixture 'backend' that gives a TopicBackend")
 
     @pytest_asyncio.fixture
     async def topics(self, backend: TopicBackend) -> TopicStore:
@@ -144,7 +144,7 @@ class SourceSuite:
     @pytest.fixture
     def backend(self) -> SourceBackend:
         """The adapter under test, on a topic of its own for each test."""
-        raise NotImplementedError(f"{type(self).__name__} must have a fixture 'backend' that gives a SourceBackend")
+        pytest.fail(f"{type(self).__name__} must have a fixture 'backend' that gives a SourceBackend")
 
     @pytest_asyncio.fixture
     async def source(self, backend: SourceBackend) -> AsyncIterator[MessageSource]:

@@ -99,7 +99,7 @@ class MembershipSuite:
     @pytest.fixture
     def backend(self) -> MembershipBackend:
         """The adapter under test, on records of its own for each test."""
-        raise NotImplementedError(f"{type(self).__name__} must have a fixture 'backend' that gives a MembershipBackend")
+        pytest.fail(f"{type(self).__name__} must have a fixture 'backend' that gives a MembershipBackend")
 
     @pytest_asyncio.fixture
     async def crew(self, backend: MembershipBackend, clock: ManualClock) -> AsyncIterator[Crew]:

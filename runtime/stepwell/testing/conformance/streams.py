@@ -49,7 +49,7 @@ class StreamSuite(StoreSuite):
     @pytest.fixture
     def backend(self) -> StreamBackend:
         """The adapter under test, on data of its own for each test."""
-        raise NotImplementedError(f"{type(self).__name__} must have a fixture 'backend' that gives a StreamBackend")
+        pytest.fail(f"{type(self).__name__} must have a fixture 'backend' that gives a StreamBackend")
 
     @pytest_asyncio.fixture
     async def stream(self, backend: StreamBackend, desk: Desk) -> EventStream:
