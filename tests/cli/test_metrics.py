@@ -12,7 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,10 +105,19 @@ def test_it_listens_on_the_loopback_unless_told_otherwise(here: Path) -> None:
         assert asked(f"{url}/healthz")[0] == 200
 
 
+def sockets_of(pid: int) -> set[str]:
+    """What a process holds open that is a socket, each as ``socket:[INODE]``; it may close files meanwhile."""
+    held = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            held.add(link.readlink().name)
+    return {name for name in held if name.startswith("socket:")}
+
+
 def test_nothing_listens_unless_it_is_asked_for(here: Path) -> None:
     with running("dev", "-f", "parcel_flow:wf", cwd=here) as process:
         until((here / "stepwell.db").exists, "the store")
-        sockets = {link.readlink().name for link in Path(f"/proc/{process.pid}/fd").iterdir() if link.is_symlink()}
+        sockets = sockets_of(process.pid)
         listening = [row.split() for row in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]]
         inodes = {f"socket:[{row[9]}]" for row in listening if row[3] == "0A"}
         assert sockets & inodes == set()
