@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 
-from stepwell._domain.decide import begin, deletion_failed, erased
+from stepwell._domain.decide import deletion_failed, erased
 from stepwell._domain.definition import Options, WorkflowDefinition
 from stepwell._domain.retry import backoff, failure_of
 from stepwell._domain.serialized import definition_of_json
 from stepwell._engine.asides import Asides
 from stepwell._engine.context import Context, Work
-from stepwell._engine.starting import starting, told
+from stepwell._engine.starting import start_one
 from stepwell.errors import StoreError, UnknownWorkflowError
 from stepwell.ports.store import ChoreKey, Postponement, event_key
 
@@ -72,11 +72,7 @@ class ChoreLoop:
         elif request is not None:
             try:
                 definition = await self._definition(request.workflow)
-                with starting(self._context.tracer, request) as (asked, span):
-                    [started] = await self._context.store.start(
-                        [(asked, begin(definition, asked, self._context.store.now()))]
-                    )
-                    told(span, started)
+                await start_one(self._context.tracer, self._context.store, definition, request)
             except StoreError:
                 raise
             except Exception as error:  # noqa: BLE001  (a target that is not there yet: tried again)

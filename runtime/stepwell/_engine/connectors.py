@@ -13,14 +13,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from stepwell._domain.decide import begin
 from stepwell._domain.definition import Connector
 from stepwell._domain.ids import ForeignID
 from stepwell._domain.record import InboxRow, StartRequest
 from stepwell._domain.retry import backoff, failure_of
 from stepwell._engine.asides import Asides, CallbackWish
 from stepwell._engine.context import Context
-from stepwell._engine.starting import starting, told
+from stepwell._engine.starting import start_one
 from stepwell.errors import InvalidObjectError, PermanentError, RuleError, RunNotFoundError, StoreError
 from stepwell.ports.source import Message, MessageSource
 from stepwell.ports.store import DeadLetter, StartOutcome
@@ -181,10 +180,8 @@ class ConnectorLoop:
         return await self._start(effect)
 
     async def _start(self, request: StartRequest) -> str:
-        definition, store = self._context.hosted[request.workflow].definition, self._context.store
-        with starting(self._context.tracer, request) as (wanted, span):
-            [started] = await store.start([(wanted, begin(definition, wanted, store.now()))])
-            told(span, started)
+        definition = self._context.hosted[request.workflow].definition
+        started = await start_one(self._context.tracer, self._context.store, definition, request)
         return f"AlreadyRunning: {started.run_id}" if started.outcome is StartOutcome.BUSY else ""
 
     async def _call_back(self, wish: CallbackWish, message: Message) -> str:

@@ -24,6 +24,7 @@ from stepwell._worker.spans import process_tracer
 from stepwell.application import Application
 from stepwell.ports.http import HttpCaller
 from stepwell.ports.telemetry import Telemetry
+from stepwell.ports.tracing import Tracer
 
 if TYPE_CHECKING:
     from stepwell._domain.definition import WorkflowDefinition
@@ -136,7 +137,8 @@ async def dev_session(plan: DevPlan, *, tell: Callable[[str], None]) -> AsyncIte
         # Services under development run on this machine.
         http = http_caller(definitions, allow=_LOOPBACK)
         stack.push_async_callback(http.close)
-        refused = await _start_runs(plan, ground.store, tell)
+        tracer = process_tracer(wanted=plan.tracing)
+        refused = await _start_runs(plan, ground.store, tell, tracer)
         tally = Tally()
         health = await _health(plan, ground.store, stack)
         watcher = _watcher(plan, ground, tally)
@@ -144,7 +146,7 @@ async def dev_session(plan: DevPlan, *, tell: Callable[[str], None]) -> AsyncIte
         stack.callback(watcher.close)
         running = await stack.enter_async_context(AsyncExitStack())
         telemetry = tally if health is None else FanOut(tally, health.telemetry)
-        engine = await running.enter_async_context(_engine(plan, ground, telemetry, http))
+        engine = await running.enter_async_context(_engine(plan, ground, telemetry, http, tracer))
         if health is not None:
             health.readiness.engine = engine
             running.callback(setattr, health.readiness, "draining", True)
@@ -153,14 +155,14 @@ async def dev_session(plan: DevPlan, *, tell: Callable[[str], None]) -> AsyncIte
             ground=ground,
             engine=engine,
             watcher=watcher,
-            feeds=tuple(_feed(path, plan, ground, tell) for path in plan.triggers),
+            feeds=tuple(_feed(path, plan, ground, tell, tracer) for path in plan.triggers),
             drain=running.aclose,
             refused=refused,
             pages=None if health is None else health.url,
         )
 
 
-def _engine(plan: DevPlan, ground: Ground, telemetry: Telemetry, http: HttpCaller) -> Engine:
+def _engine(plan: DevPlan, ground: Ground, telemetry: Telemetry, http: HttpCaller, tracer: Tracer | None) -> Engine:
     ports = Ports(
         store=ground.store,
         stream=ground.stream,
@@ -170,7 +172,7 @@ def _engine(plan: DevPlan, ground: Ground, telemetry: Telemetry, http: HttpCalle
         source_of=ground.source_of,
         broker=ground.broker,
         upkeep=ground.upkeep,
-        tracer=process_tracer(wanted=plan.tracing),
+        tracer=tracer,
     )
     settings = EngineSettings(namespace=plan.place.namespace, shared=ground.broker is not None)
     return Engine(plan.applications, ports, settings=settings)
@@ -184,7 +186,7 @@ async def _health(plan: DevPlan, store: SessionStore, stack: AsyncExitStack) -> 
     return await stack.enter_async_context(health_pages(plan.metrics, store, namespace=plan.place.namespace))
 
 
-async def _start_runs(plan: DevPlan, store: SessionStore, tell: Callable[[str], None]) -> int:
+async def _start_runs(plan: DevPlan, store: SessionStore, tell: Callable[[str], None], tracer: Tracer | None) -> int:
     if not plan.runs:
         return 0
     from stepwell._worker.manifest_runs import start_run  # noqa: PLC0415  (models of the kinds: 150 ms)
@@ -193,7 +195,12 @@ async def _start_runs(plan: DevPlan, store: SessionStore, tell: Callable[[str], 
     refused = 0
     for resource in plan.runs:
         told = await start_run(
-            resource, store=store, applications=applications, namespace=plan.place.namespace, new_id=fresh_id
+            resource,
+            store=store,
+            applications=applications,
+            namespace=plan.place.namespace,
+            new_id=fresh_id,
+            tracer=tracer,
         )
         if told is not None:
             refused += 1
@@ -205,7 +212,7 @@ def _by_name(plan: DevPlan) -> dict[str, Application]:
     return {application.definition.name: application for application in plan.applications}
 
 
-def _feed(path: Path, plan: DevPlan, ground: Ground, tell: Callable[[str], None]) -> Feed:
+def _feed(path: Path, plan: DevPlan, ground: Ground, tell: Callable[[str], None], tracer: Tracer | None) -> Feed:
     async def room() -> None:
         while ground.stream.pending() > _HIGH_WATER:
             with suppress(TimeoutError):
@@ -220,6 +227,7 @@ def _feed(path: Path, plan: DevPlan, ground: Ground, tell: Callable[[str], None]
         new_id=fresh_id,
         tell=tell,
         room=room,
+        tracer=tracer,
     )
 
 

@@ -6,9 +6,10 @@ most one batch is in memory, and reading waits while the engine has enough to do
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,10 +19,12 @@ from stepwell._domain.decide import begin
 from stepwell._domain.decision import Decision
 from stepwell._domain.ids import RunID
 from stepwell._domain.record import StartRequest
+from stepwell._engine.starting import start_one
 from stepwell.application import Application
 from stepwell.callables import MAX_OBJECT, checked_foreign_id
 from stepwell.errors import DefinitionError, InvalidObjectError, Problem
 from stepwell.ports.store import RunStore, Started, StartOutcome
+from stepwell.ports.tracing import Tracer
 
 BATCH = 256
 """Lines in one statement; a group of the store's writer is no larger."""
@@ -85,6 +88,8 @@ class Feed:
     tell: Callable[[str], None]
     room: Callable[[], Awaitable[None]]
     """Returns when the engine can take more."""
+    tracer: Tracer | None = None
+    """Makes a span for each line that is asked for."""
     result: FeedResult = field(default_factory=FeedResult)
 
     async def run(self) -> None:
@@ -115,9 +120,20 @@ class Feed:
                 self.result.bad += 1
                 self.tell(f"{self.path}:{line.number}: {error}")
         if begun:
-            answers = await self.store.start([one for _, one in begun])
+            answers = await self._answers([one for _, one in begun])
             for (line, (request, _)), answer in zip(begun, answers, strict=True):
                 self._count(line, request, answer)
+
+    async def _answers(self, begun: Sequence[tuple[StartRequest, Decision]]) -> Sequence[Started]:
+        if self.tracer is None:
+            return await self.store.start(begun)
+        # Each in a task of its own, or else each span would be the parent of the next.
+        return await asyncio.gather(
+            *(
+                start_one(self.tracer, self.store, self.applications[request.workflow].definition, request)
+                for request, _ in begun
+            )
+        )
 
     def _count(self, line: _Line, request: StartRequest, answer: Started) -> None:
         if answer.outcome is StartOutcome.BUSY:

@@ -7,16 +7,17 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from stepwell._domain.decide import begin
 from stepwell._domain.decision import Decision
 from stepwell._domain.ids import RunID
 from stepwell._domain.outcomes import Cancel, DeleteData, Pause, Wish
 from stepwell._domain.record import StartRequest
 from stepwell._domain.wishes import wish
+from stepwell._engine.starting import start_one
 from stepwell.application import Application
 from stepwell.callables import checked_foreign_id
 from stepwell.errors import DefinitionError, InvalidMoveError, InvalidObjectError, Problem, UnknownWorkflowError
 from stepwell.ports.store import RunStore, StartOutcome
+from stepwell.ports.tracing import Tracer
 from stepwell.resources import RunResource
 
 _ACTOR = "cli"
@@ -29,6 +30,7 @@ async def start_run(
     applications: Mapping[str, Application],
     namespace: str,
     new_id: Callable[[datetime], str],
+    tracer: Tracer | None,
 ) -> str | None:
     """Trigger what a Run asks for, and carry out its wish once.
 
@@ -40,11 +42,10 @@ async def start_run(
     application = applications[name]
     try:
         request = _request(resource, application, namespace, RunID(new_id(store.now())))
-        decision = begin(application.definition, request, store.now())
+        started = await start_one(tracer, store, application.definition, request)
     except InvalidObjectError as error:
         called = resource.metadata.name or resource.metadata.generate_name or ""
         raise DefinitionError(Problem(path=f"Run {called}", value=error.field, rule=error.rule)) from error
-    [started] = await store.start([(request, decision)])
     if started.outcome is StartOutcome.BUSY:
         return f"foreign id {request.foreign_id!r} is taken by the unfinished run {started.run_id}"
     await _carry_out(resource, application, store, started.run_id)
