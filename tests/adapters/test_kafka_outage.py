@@ -24,9 +24,18 @@ from tests.adapters.kafka_kit import (
     shards_of,
     until,
 )
-from tests.cluster.kafka import Broker, Kept
+from tests.cluster.kafka import USER, Broker, Kept
 
-from stepwell.adapters.kafka import KafkaEvents, KafkaPublisher, KafkaSettings, ensure_topics
+from stepwell.adapters.kafka import (
+    KafkaEvents,
+    KafkaPublisher,
+    KafkaSettings,
+    Login,
+    SaslMechanism,
+    Secret,
+    Security,
+    ensure_topics,
+)
 from stepwell.errors import StoreUnavailableError
 
 
@@ -55,6 +64,40 @@ async def received_at_last(stream: KafkaEvents, number: int) -> None:
         deliveries = await receive(stream, 1)
         stream.finish(deliveries)
         seen = event(number) in events_of(deliveries)
+
+
+async def test_a_password_that_changed_is_asked_for_by_whoever_has_to_connect_anew(
+    settings: KafkaSettings, kafka: Broker
+) -> None:
+    passwords = [kafka.password]
+    rotating = replace(
+        settings,
+        bootstrap=kafka.secured,
+        security=Security.SASL_TLS,
+        ca_file=kafka.ca_file,
+        sasl_mechanism=SaslMechanism.SCRAM_SHA_512,
+        username=USER,
+        password=Secret(kafka.password),
+        current=lambda: Login(username=USER, password=Secret(passwords[-1])),
+        replace_producer_after=timedelta(seconds=2),
+        stuck_after=timedelta(seconds=2),
+    )
+    topic = await fresh_topic(settings)
+    async with publishing(rotating, topic) as publisher, receiving(rotating, shards_of(topic, 1)) as stream:
+        assert await publisher.publish([event(1)]) == [True]
+        stream.finish(await receive(stream, 1))
+        try:
+            await asyncio.to_thread(kafka.change_password, USER, "another-one")
+            # Nobody is asked again who stays connected.
+            assert await publisher.publish([event(2)]) == [True]
+            kafka.kill()
+            await asyncio.to_thread(kafka.start)
+            passwords.append("another-one")
+            await published_at_last(publisher, 3)
+            await received_at_last(stream, 3)
+            assert await ensure_topics(rotating, {topic: 1}) == {topic: 1}
+        finally:
+            await asyncio.to_thread(kafka.change_password, USER, kafka.password)
 
 
 async def test_a_killed_broker_blocks_nobody_and_everything_goes_on_when_it_is_back(

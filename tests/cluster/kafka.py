@@ -180,6 +180,12 @@ class Broker:
         self.kill()
         shutil.rmtree(self._directory, ignore_errors=True)
 
+    def change_password(self, user: str, password: str) -> None:
+        """For SCRAM-SHA-512; whoever is connected stays so."""
+        change = ["--alter", "--add-config", f"SCRAM-SHA-512=[password={password}]"]
+        whose = ["--bootstrap-server", self.bootstrap, "--entity-type", "users", "--entity-name", user]
+        _run(self._java("kafka.admin.ConfigCommand", *whose, *change), f"changing the password of {user}")
+
     def log_tail(self) -> str:
         """The end of what the broker said."""
         return self._log.read_text("utf-8", "replace")[-3000:]

@@ -1,4 +1,4 @@
-"""The DSN of a running process is that of its files, as long as only user and password are another."""
+"""By what a running process proves who it is may change in its files; which server it is may not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stepwell._worker.rotation import RotatingDsn
-from stepwell._worker.settings import load_settings
+from stepwell._worker.settings import kafka_settings, load_settings
 
 FIRST = "postgresql://shop:first@db/orders"
 SECOND = "postgresql://shop:second@db/orders"
@@ -62,3 +62,54 @@ def test_a_worker_looks_at_its_directory_of_settings(file: Path) -> None:
 
     assert loaded.dsn() == SECOND
     assert SECOND not in repr(loaded)
+
+
+KAFKA = {
+    "STEPWELL_DSN": FIRST,
+    "STEPWELL_KAFKA_BOOTSTRAP": "kafka:9092",
+    "STEPWELL_KAFKA_SECURITY": "SASL_SSL",
+    "STEPWELL_KAFKA_USERNAME": "shop",
+    "STEPWELL_KAFKA_PASSWORD": "sesame-first",
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "later", "then"),
+    [
+        # As in a pod: all of it is mounted, too.
+        (
+            {"kafkaUsername": "shop", "kafkaPassword": "sesame-first"},
+            {"kafkaPassword": "sesame-other"},
+            ("shop", "sesame-other"),
+        ),
+        (
+            {"kafkaUsername": "shop", "kafkaPassword": "sesame-first"},
+            {"kafkaUsername": "till"},
+            ("till", "sesame-first"),
+        ),
+        # Only the secret part is; or it comes a moment later.
+        ({"kafkaPassword": "sesame-first\n"}, {"kafkaPassword": "sesame-other\n"}, ("shop", "sesame-other")),
+        ({}, {"kafkaPassword": "sesame-other"}, ("shop", "sesame-other")),
+        # Whoever was told otherwise does not look at the files, and nothing is no password.
+        ({"kafkaPassword": "of somebody else"}, {"kafkaPassword": "sesame-other"}, ("shop", "sesame-first")),
+        ({"kafkaPassword": "sesame-first"}, {"kafkaPassword": ""}, ("shop", "sesame-first")),
+        ({"kafkaPassword": "sesame-first"}, {"kafkaBootstrap": "elsewhere:9092"}, ("shop", "sesame-first")),
+    ],
+)
+def test_a_worker_asks_its_files_for_what_kafka_is_told(
+    tmp_path: Path, files: dict[str, str], later: dict[str, str], then: tuple[str, str]
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    loaded = load_settings([], {**KAFKA, "STEPWELL_SETTINGS": str(tmp_path)})
+    assert loaded.settings.kafka is not None
+    settings = kafka_settings(loaded.settings.kafka, loaded.kafka_login)
+    first = settings.connection()
+    for name, text in later.items():
+        (tmp_path / name).write_text(text)
+    told = settings.connection()
+
+    assert (first["sasl_plain_username"], first["sasl_plain_password"]) == ("shop", "sesame-first")
+    assert (told["sasl_plain_username"], told["sasl_plain_password"]) == then
+    assert told["bootstrap_servers"] == ["kafka:9092"]
+    assert "sesame" not in repr((loaded, settings, loaded.kafka_login()))

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from stepwell._domain.definition import Connector, WorkflowDefinition
 from stepwell._worker.opened import open_postgres
-from stepwell._worker.settings import WorkerSettings, kafka_settings
+from stepwell._worker.settings import KafkaLogin, WorkerSettings, kafka_settings
 from stepwell._worker.topics import Topics
 from stepwell.adapters.kafka import (
     KafkaDepths,
@@ -97,12 +97,13 @@ async def connect(
     definitions: Definitions,
     told: Callable[[str], None],
     dsn: Callable[[], str],
+    kafka_login: Callable[[], KafkaLogin],
 ) -> Connected:
     """Wait for the database and for Kafka, and have the topics made. All is closed with ``stack``."""
     store, installation = await until_there("database", lambda: _store(settings, dsn), told)
     stack.push_async_callback(store.close)
     assert settings.kafka is not None  # noqa: S101  (the caller looked)
-    kafka = kafka_settings(settings.kafka)
+    kafka = kafka_settings(settings.kafka, kafka_login)
 
     async def wanted() -> dict[str, int]:
         return await ensure_topics(kafka, {k: v for each in definitions() for k, v in topics.all_of(each).items()})

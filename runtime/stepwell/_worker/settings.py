@@ -33,7 +33,7 @@ from pydantic.alias_generators import to_camel
 from stepwell._domain.durations import DURATION_WORDS, parse_duration
 from stepwell._worker import dsn as dsns
 from stepwell._worker.address import Address
-from stepwell._worker.rotation import RotatingDsn
+from stepwell._worker.rotation import Rotating, RotatingDsn
 from stepwell._worker.setting_sources import Given, Setting, gather
 from stepwell.errors import Problem, SettingsError
 
@@ -226,6 +226,15 @@ def _own_name(membership: MembershipKind) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KafkaLogin:
+    """What may change of how to reach Kafka while a process runs."""
+
+    username: str | None = None
+    password: SecretStr | None = None
+    key_password: SecretStr | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Loaded:
     """Settings, and what is worth a word but refuses nothing."""
 
@@ -233,6 +242,8 @@ class Loaded:
     warnings: tuple[str, ...]
     dsn: Callable[[], str]
     """The DSN as it is now, for a new connection."""
+    kafka_login: Callable[[], KafkaLogin]
+    """The same for Kafka."""
 
 
 def known_settings() -> tuple[Setting, ...]:
@@ -262,22 +273,58 @@ def load_settings(files: Sequence[Path] = (), environ: Mapping[str, str] | None 
         raise SettingsError(problems) from None
     if problems:
         raise SettingsError(problems)
-    rotating = RotatingDsn(settings.dsn.get_secret_value(), lambda: _dsn_of([*named, *files]))
-    return Loaded(settings=settings, warnings=tuple(found.warnings), dsn=rotating)
+    every_file, login = [*named, *files], _login_of(settings.kafka)
+    return Loaded(
+        settings=settings,
+        warnings=tuple(found.warnings),
+        dsn=RotatingDsn(settings.dsn.get_secret_value(), lambda: _texts_of(every_file, "dsn").get("dsn")),
+        kafka_login=Rotating(login, lambda: _login_in(every_file, login)),
+    )
 
 
-def _dsn_of(files: Sequence[Path]) -> str | None:
-    given = gather([setting for setting in known_settings() if setting.name == "dsn"], files, {}).values.get("dsn")
-    return given.value if given is not None and isinstance(given.value, str) else None
+def _texts_of(files: Sequence[Path], *names: str) -> dict[str, str]:
+    """What these settings are in the files, now, as far as it is there and text."""
+    found = gather([setting for setting in known_settings() if setting.name in names], files, {}).values
+    return {name: given.value for name, given in found.items() if isinstance(given.value, str)}
 
 
-def kafka_settings(section: KafkaSection) -> KafkaSettings:
-    """The same for the adapter. Raises ``StoreRefusedError``, which names the setting."""
-    from stepwell.adapters.kafka import KafkaSettings, SaslMechanism, Secret, Security  # noqa: PLC0415  (an extra)
+def _login_of(section: KafkaSection | None) -> KafkaLogin:
+    if section is None:
+        return KafkaLogin()
+    return KafkaLogin(username=section.username, password=section.password, key_password=section.key_password)
+
+
+def _login_in(files: Sequence[Path], first: KafkaLogin) -> KafkaLogin | None:
+    """The first one, with what the files have of it."""
+    texts = _texts_of(files, "kafka.username", "kafka.password", "kafka.keyPassword")
+    if not texts:
+        return None
+    password, key_password = texts.get("kafka.password"), texts.get("kafka.keyPassword")
+    return KafkaLogin(
+        username=texts.get("kafka.username", first.username),
+        password=first.password if password is None else SecretStr(password),
+        key_password=first.key_password if key_password is None else SecretStr(key_password),
+    )
+
+
+def kafka_settings(section: KafkaSection, current: Callable[[], KafkaLogin] | None = None) -> KafkaSettings:
+    """The same for the adapter; ``current`` tells the login as it is now. Raises ``StoreRefusedError`` by name."""
+    from stepwell.adapters.kafka import (  # noqa: PLC0415  (an extra)
+        KafkaSettings,
+        Login,
+        SaslMechanism,
+        Secret,
+        Security,
+    )
 
     secret: Callable[[SecretStr | None], Secret | None] = lambda text: (  # noqa: E731  (used twice, and only here)
         None if text is None else Secret(text.get_secret_value())
     )
+
+    def login() -> Login:
+        now = _login_of(section) if current is None else current()
+        return Login(username=now.username, password=secret(now.password), key_password=secret(now.key_password))
+
     return KafkaSettings(
         bootstrap=section.bootstrap,
         security=Security(section.security),
@@ -288,6 +335,7 @@ def kafka_settings(section: KafkaSection) -> KafkaSettings:
         sasl_mechanism=SaslMechanism(section.sasl_mechanism),
         username=section.username,
         password=secret(section.password),
+        current=login,
         replication_factor=section.replication_factor,
         min_insync=section.min_insync,
         retention=section.retention,

@@ -24,7 +24,7 @@ from stepwell._worker.callers import http_caller
 from stepwell._worker.connected import Connected, connect
 from stepwell._worker.health import HealthPages, health_pages
 from stepwell._worker.notices import notices
-from stepwell._worker.settings import MembershipKind, WorkerSettings
+from stepwell._worker.settings import KafkaLogin, MembershipKind, WorkerSettings
 from stepwell._worker.spans import process_tracer
 from stepwell._worker.topics import Topics
 from stepwell.adapters.postgres import PostgresMembership
@@ -44,6 +44,8 @@ class WorkerPlan:
     settings: WorkerSettings
     dsn: Callable[[], str]
     """The one of the settings, or what it has become."""
+    kafka_login: Callable[[], KafkaLogin]
+    """Likewise."""
     applications: tuple[Application, ...]
     share: Share
     every_role: bool = False
@@ -122,7 +124,15 @@ async def worker_session(plan: WorkerPlan) -> AsyncIterator[Worker]:
                 health.readiness.trouble = trouble
 
         topics = Topics(plan.settings.namespace, definition)
-        connected = await connect(plan.settings, stack, topics=topics, definitions=all_known, told=told, dsn=plan.dsn)
+        connected = await connect(
+            plan.settings,
+            stack,
+            topics=topics,
+            definitions=all_known,
+            told=told,
+            dsn=plan.dsn,
+            kafka_login=plan.kafka_login,
+        )
         yield await _work(plan, connected, health, found, stack)
 
 

@@ -82,7 +82,13 @@ def _plan(files: list[str], steps: list[str] | None, *, common: bool, loaded: Lo
         raise UsageError(f"--file: no Workflow in {', '.join(files)}")
     named = frozenset(steps or ())
     share = Share(steps=named, common=common) if named or common else EVERYTHING
-    return WorkerPlan(settings=loaded.settings, dsn=loaded.dsn, applications=found.applications, share=share)
+    return WorkerPlan(
+        settings=loaded.settings,
+        dsn=loaded.dsn,
+        kafka_login=loaded.kafka_login,
+        applications=found.applications,
+        share=share,
+    )
 
 
 async def _serve(plan: WorkerPlan, voice: Voice) -> ExitCode:

@@ -4,7 +4,7 @@ from stepwell.adapters.kafka.codec import Malformed
 from stepwell.adapters.kafka.consumer import KafkaEvents
 from stepwell.adapters.kafka.depths import KafkaDepths
 from stepwell.adapters.kafka.producer import KafkaPublisher
-from stepwell.adapters.kafka.settings import KafkaSettings, SaslMechanism, Secret, Security, Start
+from stepwell.adapters.kafka.settings import KafkaSettings, Login, SaslMechanism, Secret, Security, Start
 from stepwell.adapters.kafka.source import KafkaSource, Positions
 from stepwell.adapters.kafka.topics import ensure_topics, topic_name
 from stepwell.ports.membership import Shard
@@ -16,6 +16,7 @@ __all__ = [
     "KafkaPublisher",
     "KafkaSettings",
     "KafkaSource",
+    "Login",
     "Malformed",
     "Positions",
     "Reach",

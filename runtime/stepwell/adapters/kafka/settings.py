@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -70,6 +71,15 @@ class SaslMechanism(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Login:
+    """By what a client proves who it is, besides its certificate."""
+
+    username: str | None = None
+    password: Secret | None = None
+    key_password: Secret | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class KafkaSettings:
     """Everything that one process needs to know of Kafka. Raises ``StoreRefusedError`` if it does not fit together."""
 
@@ -85,6 +95,8 @@ class KafkaSettings:
     sasl_mechanism: SaslMechanism = SaslMechanism.SCRAM_SHA_512
     username: str | None = None
     password: Secret | None = None
+    current: Callable[[], Login] | None = field(default=None, repr=False, compare=False)
+    """Asked for the login of each client that is made; None: ``username``, ``password``, ``key_password`` stay."""
 
     replication_factor: int = 3
     min_insync: int = 2
@@ -127,25 +139,34 @@ class KafkaSettings:
         return "anybody" if self.cert_file is None else f"kafka.certFile {self.cert_file}"
 
     def connection(self) -> dict[str, Any]:
-        """The driver's arguments, with the secrets in them: hand them on, never keep or print them."""
+        """The driver's arguments, with the secrets in them: hand them on, never keep or print them.
+
+        Files and ``current`` are read anew: a client that is made later has a password or certificate of its time.
+        """
+        login = self._login()
         arguments: dict[str, Any] = {
             "bootstrap_servers": self.bootstrap.split(","),
             "security_protocol": self.security.value,
             "request_timeout_ms": millis(self.request_timeout),
         }
         if self.security.encrypted:
-            arguments["ssl_context"] = self._tls()
-        if self.security.authenticated and self.password:
+            arguments["ssl_context"] = self._tls(login.key_password)
+        if self.security.authenticated and login.password:
             arguments["sasl_mechanism"] = self.sasl_mechanism.value
-            arguments["sasl_plain_username"] = self.username
-            arguments["sasl_plain_password"] = self.password.reveal()
+            arguments["sasl_plain_username"] = login.username
+            arguments["sasl_plain_password"] = login.password.reveal()
         return arguments
 
-    def _tls(self) -> ssl.SSLContext:
+    def _login(self) -> Login:
+        if self.current is not None:
+            return self.current()
+        return Login(username=self.username, password=self.password, key_password=self.key_password)
+
+    def _tls(self, key_password: Secret | None) -> ssl.SSLContext:
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
             if self.cert_file is not None:
-                password = self.key_password.reveal() if self.key_password else None
+                password = key_password.reveal() if key_password else None
                 context.load_cert_chain(self.cert_file, self.key_file, password)
         except (OSError, ssl.SSLError) as error:
             files = ", ".join(str(file) for file in (self.ca_file, self.cert_file, self.key_file) if file)
