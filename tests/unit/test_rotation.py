@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from stepwell._worker.kafka_login import kafka_settings
 from stepwell._worker.rotation import RotatingDsn
-from stepwell._worker.settings import kafka_settings, load_settings
+from stepwell._worker.settings import load_settings
 
 FIRST = "postgresql://shop:first@db/orders"
 SECOND = "postgresql://shop:second@db/orders"

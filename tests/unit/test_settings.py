@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepwell._worker import dsn as dsns
+from stepwell._worker.kafka_login import kafka_settings
 from stepwell._worker.settings import (
     KafkaSection,
     Loaded,
     MembershipKind,
     WorkerSettings,
-    kafka_settings,
     known_settings,
     load_settings,
 )

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from stepwell._domain.definition import Connector, WorkflowDefinition
+from stepwell._worker.kafka_login import KafkaLogin, kafka_settings
 from stepwell._worker.opened import open_postgres
-from stepwell._worker.settings import KafkaLogin, WorkerSettings, kafka_settings
+from stepwell._worker.settings import WorkerSettings
 from stepwell._worker.topics import Topics
 from stepwell.adapters.kafka import (
     KafkaDepths,

@@ -33,6 +33,7 @@ from pydantic.alias_generators import to_camel
 from stepwell._domain.durations import DURATION_WORDS, parse_duration
 from stepwell._worker import dsn as dsns
 from stepwell._worker.address import Address
+from stepwell._worker.kafka_login import KafkaLogin, login_of
 from stepwell._worker.rotation import Rotating, RotatingDsn
 from stepwell._worker.setting_sources import Given, Setting, gather
 from stepwell.errors import Problem, SettingsError
@@ -40,7 +41,6 @@ from stepwell.errors import Problem, SettingsError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-    from stepwell.adapters.kafka import KafkaSettings
 
 SETTINGS = "STEPWELL_SETTINGS"
 """Files and directories of settings, separated as the directories of ``PATH`` are."""
@@ -226,15 +226,6 @@ def _own_name(membership: MembershipKind) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KafkaLogin:
-    """What may change of how to reach Kafka while a process runs."""
-
-    username: str | None = None
-    password: SecretStr | None = None
-    key_password: SecretStr | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Loaded:
     """Settings, and what is worth a word but refuses nothing."""
 
@@ -273,7 +264,7 @@ def load_settings(files: Sequence[Path] = (), environ: Mapping[str, str] | None 
         raise SettingsError(problems) from None
     if problems:
         raise SettingsError(problems)
-    every_file, login = [*named, *files], _login_of(settings.kafka)
+    every_file, login = [*named, *files], login_of(settings.kafka)
     return Loaded(
         settings=settings,
         warnings=tuple(found.warnings),
@@ -288,12 +279,6 @@ def _texts_of(files: Sequence[Path], *names: str) -> dict[str, str]:
     return {name: given.value for name, given in found.items() if isinstance(given.value, str)}
 
 
-def _login_of(section: KafkaSection | None) -> KafkaLogin:
-    if section is None:
-        return KafkaLogin()
-    return KafkaLogin(username=section.username, password=section.password, key_password=section.key_password)
-
-
 def _login_in(files: Sequence[Path], first: KafkaLogin) -> KafkaLogin | None:
     """The first one, with what the files have of it."""
     texts = _texts_of(files, "kafka.username", "kafka.password", "kafka.keyPassword")
@@ -304,44 +289,6 @@ def _login_in(files: Sequence[Path], first: KafkaLogin) -> KafkaLogin | None:
         username=texts.get("kafka.username", first.username),
         password=first.password if password is None else SecretStr(password),
         key_password=first.key_password if key_password is None else SecretStr(key_password),
-    )
-
-
-def kafka_settings(section: KafkaSection, current: Callable[[], KafkaLogin] | None = None) -> KafkaSettings:
-    """The same for the adapter; ``current`` tells the login as it is now. Raises ``StoreRefusedError`` by name."""
-    from stepwell.adapters.kafka import (  # noqa: PLC0415  (an extra)
-        KafkaSettings,
-        Login,
-        SaslMechanism,
-        Secret,
-        Security,
-    )
-
-    secret: Callable[[SecretStr | None], Secret | None] = lambda text: (  # noqa: E731  (used twice, and only here)
-        None if text is None else Secret(text.get_secret_value())
-    )
-
-    def login() -> Login:
-        now = _login_of(section) if current is None else current()
-        return Login(username=now.username, password=secret(now.password), key_password=secret(now.key_password))
-
-    return KafkaSettings(
-        bootstrap=section.bootstrap,
-        security=Security(section.security),
-        ca_file=section.ca_file,
-        cert_file=section.cert_file,
-        key_file=section.key_file,
-        key_password=secret(section.key_password),
-        sasl_mechanism=SaslMechanism(section.sasl_mechanism),
-        username=section.username,
-        password=secret(section.password),
-        current=login,
-        replication_factor=section.replication_factor,
-        min_insync=section.min_insync,
-        retention=section.retention,
-        request_timeout=section.request_timeout,
-        publish_timeout=section.publish_timeout,
-        stuck_after=section.stuck_after,
     )
 
 

@@ -23,8 +23,9 @@ from stepwell._engine.telemetry import FanOut, Tally
 from stepwell._worker.callers import http_caller
 from stepwell._worker.connected import Connected, connect
 from stepwell._worker.health import HealthPages, health_pages
+from stepwell._worker.kafka_login import KafkaLogin
 from stepwell._worker.notices import notices
-from stepwell._worker.settings import KafkaLogin, MembershipKind, WorkerSettings
+from stepwell._worker.settings import MembershipKind, WorkerSettings
 from stepwell._worker.spans import process_tracer
 from stepwell._worker.topics import Topics
 from stepwell.adapters.postgres import PostgresMembership
