@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes import client, config
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "tests" / "cluster" / "kind"
@@ -45,6 +46,17 @@ exec "$0" >/dev/null 2>&1
 """Told which process group brings the cluster up, and that it has ended, if it has."""
 
 Object = dict[str, Any]
+
+KINDS = {
+    "crd": "apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+    "lease": "apis/coordination.k8s.io/v1/namespaces/{namespace}/leases",
+    "namespace": "api/v1/namespaces",
+    "pod": "api/v1/namespaces/{namespace}/pods",
+    "secret": "api/v1/namespaces/{namespace}/secrets",
+    "swf": "apis/stepwell.dev/v1alpha1/namespaces/{namespace}/workflows",
+    "swr": "apis/stepwell.dev/v1alpha1/namespaces/{namespace}/runs",
+}
+"""What is read, and where."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,15 +100,14 @@ class KindCluster:
         """What a command answers on the node."""
         return "\n".join(self._script("node", *command))
 
-    def get(self, kind: str, name: str, *, namespace: str) -> Object:
+    def get(self, kind: str, name: str, *, namespace: str = "") -> Object:
         """An object as it is now."""
-        found: Object = json.loads(self.kubectl("get", kind, name, "--namespace", namespace, "-o", "json").stdout)
-        return found
+        return self._read(f"{KINDS[kind].format(namespace=namespace)}/{name}")
 
-    def list(self, kind: str, *, namespace: str, selector: str = "") -> list[Object]:
+    def list(self, kind: str, *, namespace: str = "", selector: str = "") -> list[Object]:
         """All objects of a kind."""
-        answer = self.kubectl("get", kind, "--namespace", namespace, "--selector", selector, "-o", "json").stdout
-        items: list[Object] = json.loads(answer)["items"]
+        found = self._read(KINDS[kind].format(namespace=namespace), labelSelector=selector)
+        items: list[Object] = found["items"]
         return items
 
     def wait(self, what: str, holds: Callable[[], bool], *, seconds: float) -> float:
@@ -111,6 +122,24 @@ class KindCluster:
     def up(self, to: str) -> None:
         """Bring it up to there, if it is not yet: services or chart."""
         self._script("up", UP_TO=to)
+
+    @cached_property
+    def _client(self) -> client.ApiClient:
+        configuration = client.Configuration()
+        config.load_kube_config(str(self.kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]  # (their types end here)
+        return client.ApiClient(configuration)
+
+    def _read(self, path: str, **query: str) -> Object:
+        # Not by kubectl: where somebody looks several times a second, starting it takes half a processor.
+        url = f"{self._client.configuration.host}/{path}"
+        try:
+            answer = self._client.rest_client.GET(
+                url, query_params=list(query.items()), headers={"Accept": "application/json"}, _request_timeout=60
+            )
+        except client.ApiException as error:
+            pytest.fail(f"GET {path}: {error.status} {error.reason}\n{error.body}")
+        found: Object = json.loads(answer.data)
+        return found
 
     def _script(self, name: str, *arguments: str, **environment: str) -> list[str]:
         done = subprocess.run(  # noqa: S603  (a script of ours)

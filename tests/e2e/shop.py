@@ -152,8 +152,10 @@ class Shop:
 
     def statuses(self, *names: str) -> dict[str, Object]:
         """The status of these Runs, by name; without names, of every Run."""
-        found = json.loads(self.kubectl("get", "swr", *names, "-o", "json").stdout)
-        return {each["metadata"]["name"]: each.get("status", {}) for each in found.get("items", [found])}
+        found = {
+            each["metadata"]["name"]: each.get("status", {}) for each in self.cluster.list("swr", namespace=self.name)
+        }
+        return {name: found[name] for name in names or found}
 
     def specs(self, runs: Iterable[str]) -> list[Object]:
         """The specs of these Runs."""
@@ -168,7 +170,7 @@ class Shop:
 
     def pods(self, selector: str) -> list[Object]:
         """Those that are not being deleted."""
-        found = self.cluster.list("pods", namespace=self.name, selector=selector)
+        found = self.cluster.list("pod", namespace=self.name, selector=selector)
         return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
     def in_worker(self, workflow: str, *command: str, stdin: str | None = None) -> str:

@@ -34,7 +34,7 @@ def shop(release: KindCluster) -> Iterator[Shop]:
 def leader(cluster: KindCluster) -> str:
     (holder,) = {
         lease["spec"]["holderIdentity"]
-        for lease in cluster.list("leases", namespace=OPERATORS)
+        for lease in cluster.list("lease", namespace=OPERATORS)
         if lease["metadata"]["name"] == "stepwell"
     }
     return str(holder)
@@ -102,7 +102,7 @@ def test_each_pod_in_turn_is_deleted_and_no_move_is_lost_or_doubled(shop: Shop) 
 
 
 def _another(cluster: KindCluster, pod: str, uid: str) -> bool:
-    found = {each["metadata"]["name"]: each for each in cluster.list("pods", namespace=SERVICES)}.get(pod)
+    found = {each["metadata"]["name"]: each for each in cluster.list("pod", namespace=SERVICES)}.get(pod)
     if found is None or found["metadata"]["uid"] == uid:
         return False
     return any(

@@ -46,13 +46,13 @@ def scale(cluster: KindCluster, replicas: int) -> None:
     wanted = "app.kubernetes.io/component=operator"
     cluster.wait(
         f"there are {replicas}",
-        lambda: len(cluster.list("pods", namespace=NAMESPACE, selector=wanted)) == replicas,
+        lambda: len(cluster.list("pod", namespace=NAMESPACE, selector=wanted)) == replicas,
         seconds=60,
     )
 
 
 def names(cluster: KindCluster) -> set[str]:
-    found = json.loads(cluster.kubectl("get", "namespaces", "-o", "json").stdout)["items"]
+    found = cluster.list("namespace")
     return {each["metadata"]["name"] for each in found}
 
 

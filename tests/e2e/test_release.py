@@ -95,7 +95,7 @@ def shop(release: KindCluster) -> Iterator[Shop]:
 
 
 def pods(cluster: KindCluster, namespace: str, selector: str) -> list[Object]:
-    found = cluster.list("pods", namespace=namespace, selector=selector)
+    found = cluster.list("pod", namespace=namespace, selector=selector)
     return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
 
 
@@ -103,7 +103,11 @@ def test_the_charts_own_test_runs_a_workflow_to_its_end(release: KindCluster) ->
     done = release.helm("test", RELEASE, "--namespace", NAMESPACE, "--logs")
 
     assert "came to Done" in done.stdout
-    release.wait("the test's Workflow is gone", lambda: release.list("swf,swr", namespace=NAMESPACE) == [], seconds=30)
+    release.wait(
+        "the test's Workflow is gone",
+        lambda: not any(release.list(kind, namespace=NAMESPACE) for kind in ("swf", "swr")),
+        seconds=30,
+    )
 
 
 def test_operator_and_workers_are_nobody_on_a_read_only_disk(shop: Shop) -> None:
@@ -176,13 +180,13 @@ def test_without_the_release_objects_stay_and_runs_go_on(shop: Shop) -> None:
 
     cluster.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--wait")
 
-    assert cluster.get("crd", "workflows.stepwell.dev", namespace="")["metadata"]["name"]
+    assert cluster.get("crd", "workflows.stepwell.dev")["metadata"]["name"]
     left = pods(cluster, shop.name, "stepwell.dev/workflow=getting-started")
     assert {pod["metadata"]["uid"] for pod in left} == workers != set()
     shop.start(3)
     assert len(shop.unfinished()) == 3
     dsn = base64.b64decode(cluster.get("secret", "stepwell-connection", namespace=shop.name)["data"]["dsn"]).decode()
-    assert dsn not in json.dumps(cluster.list("pods", namespace=shop.name))
+    assert dsn not in json.dumps(cluster.list("pod", namespace=shop.name))
 
     cluster.up("chart")
 

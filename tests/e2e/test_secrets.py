@@ -107,7 +107,7 @@ def says_why(shop: Shop) -> bool:
 
 def waits_for_nothing(shop: Shop) -> bool:
     """Whether no pod says that it waits for something."""
-    return shop.cluster.list("leases", namespace=shop.name, selector="stepwell.dev/component=waiting") == []
+    return shop.cluster.list("lease", namespace=shop.name, selector="stepwell.dev/component=waiting") == []
 
 
 def logs(shop: Shop) -> str:

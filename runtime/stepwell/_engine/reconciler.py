@@ -1,4 +1,6 @@
-"""A run whose event was lost is offered again: whoever holds this role looks through all live runs now and then.
+"""A run whose event was lost is offered again: whoever holds this role looks through all runs now and then.
+
+That is the event of its step, or of the erasure that somebody asked for.
 
 Quiet is not lost: in a backlog every waiting run looks quiet. So the end of the run's partition is noted first, and the
 event is sent again only once all that was there by then is done with, and the run still stands as it did.
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from stepwell._domain.ids import RunID
-from stepwell._domain.record import Event
+from stepwell._domain.record import Event, EventKind
 from stepwell._engine.context import Context
 from stepwell.errors import StoreError
 from stepwell.ports.membership import Shard
@@ -86,22 +88,24 @@ class Reconciler:
         return sent
 
     async def _quiet(self) -> dict[RunID, Event]:
-        """All runs that should be at work and have not changed for long, with a step that somebody handles."""
+        """All runs that should be in somebody's hands and have not changed for long."""
         settings = self._context.settings
         since = self._context.store.now() - timedelta(seconds=settings.reconcile_interval)
         found: dict[RunID, Event] = {}
         after: RunID | None = None
         while True:
             stretch = await self._context.store.quiet(settings.namespace, since, after=after, limit=_PART)
-            found.update((event.run_id, event) for event in stretch.quiet if self._has_step(event))
+            found.update((event.run_id, event) for event in stretch.quiet if self._is_handled(event))
             after = stretch.last
             if after is None:
                 return found
             # One part after another would keep the connection from those who have work.
             await asyncio.sleep(0)
 
-    def _has_step(self, event: Event) -> bool:
+    def _is_handled(self, event: Event) -> bool:
         definition = self._context.catalog.get(event.workflow)
+        if event.kind is EventKind.DELETE:
+            return definition is not None
         status = definition.status(event.status) if definition else None
         return status is not None and status.step is not None
 

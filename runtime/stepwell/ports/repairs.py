@@ -16,10 +16,10 @@ Standing = tuple[RunID, int]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stretch:
-    """A part of the live runs, in the order of their ids."""
+    """A part of the runs, in the order of their ids."""
 
     quiet: tuple[Event, ...]
-    """The step event of each that is at work by its state, waits for nothing, and has long not changed."""
+    """The event of each that is at work or to be erased by its state, waits for nothing, and has long not changed."""
     last: RunID | None
     """Where to go on; None: this was the last part."""
 
@@ -46,9 +46,12 @@ class RepairStore(Protocol):
         ...
 
     async def quiet(self, namespace: str, since: datetime, *, after: RunID | None, limit: int) -> Stretch:
-        """Look through at most ``limit`` live runs behind ``after`` for those without a change since ``since``."""
+        """Look through at most ``limit`` runs behind ``after`` for those without a change since ``since``.
+
+        Runs that are put away are not among them.
+        """
         ...
 
     async def send_again(self, runs: Sequence[Standing]) -> int:
-        """Emit the step events of these runs once more, of those that still wait for nothing; returns how many."""
+        """Emit the events of these runs once more, of those that still wait for nothing; returns how many."""
         ...

@@ -13,16 +13,20 @@ from stepwell.adapters.embedded.rows import Row, micros
 from stepwell.adapters.embedded.transaction import Transaction
 from stepwell.ports.repairs import Standing, Stretch
 
-_LIVE = "run_id = ? AND version = ? AND state IN ('Initiated', 'Running')"
+_MEANT = "run_id = ? AND version = ?"
+_LIVE = f"{_MEANT} AND state IN ('Initiated', 'Running')"
+_OWED = "state IN ('Initiated', 'Running', 'RequestedDataDeleted') AND not_before IS NULL"
+"""By their state an event of theirs is on its way."""
 _SET_ASIDE = f"UPDATE run SET not_before = ? WHERE {_LIVE} AND not_before IS NULL"  # noqa: S608  (ours, here and below)
 _COUNT = f"UPDATE run SET crashes = crashes + 1 WHERE {_LIVE} RETURNING crashes"  # noqa: S608
 _FORGIVE = "UPDATE run SET crashes = 0 WHERE run_id = ? AND version = ? AND crashes > 0"
-_EVENT = "namespace, workflow, run_id, version, status, trace"
-_MEANT = f"SELECT {_EVENT} FROM run WHERE {_LIVE} AND not_before IS NULL"  # noqa: S608
+_KIND = f"CASE state WHEN 'RequestedDataDeleted' THEN '{EventKind.DELETE}' ELSE '{EventKind.STEP}' END"
+_EVENT = f"{_KIND}, namespace, workflow, run_id, version, status, trace"
+_OWED_TO = f"SELECT {_EVENT} FROM run WHERE {_MEANT} AND {_OWED}"  # noqa: S608
 _PART = "SELECT run_id FROM run WHERE run_id > ? ORDER BY run_id LIMIT 1 OFFSET ?"
 _QUIET = f"""
 SELECT {_EVENT} FROM run WHERE run_id > ? AND run_id <= ? AND namespace = ? AND updated_at < ?
-    AND state IN ('Initiated', 'Running') AND not_before IS NULL ORDER BY run_id
+    AND {_OWED} ORDER BY run_id
 """  # noqa: S608
 _BEHIND_ALL = "\U0010ffff"
 
@@ -52,17 +56,17 @@ class Repairs(Part):
         await self._db.write(lambda tx: [tx.conn.execute(_FORGIVE, run).rowcount for run in runs])
 
     async def quiet(self, namespace: str, since: datetime, *, after: RunID | None, limit: int) -> Stretch:
-        """Look through a part of the live runs; see ``RepairStore.quiet``."""
+        """Look through a part of the runs; see ``RepairStore.quiet``."""
         ends = list(self._db.rows(_PART, (after or "", limit - 1)))
         last = ends[0][0] if ends else None
         rows = self._db.rows(_QUIET, (after or "", last or _BEHIND_ALL, namespace, micros(since)))
         return Stretch(quiet=tuple(_event(row) for row in rows), last=last)
 
     async def send_again(self, runs: Sequence[Standing]) -> int:
-        """Emit step events once more; see ``RepairStore.send_again``."""
+        """Emit events once more; see ``RepairStore.send_again``."""
 
         def send(tx: Transaction) -> int:
-            rows = [tx.conn.execute(_MEANT, run).fetchone() for run in runs]
+            rows = [tx.conn.execute(_OWED_TO, run).fetchone() for run in runs]
             events = [_event(row) for row in rows if row is not None]
             insert_events(tx, events)
             return len(events)
@@ -71,9 +75,9 @@ class Repairs(Part):
 
 
 def _event(row: Row) -> Event:
-    namespace, workflow, run_id, version, status, trace = row
+    kind, namespace, workflow, run_id, version, status, trace = row
     return Event(
-        kind=EventKind.STEP,
+        kind=EventKind(kind),
         namespace=namespace,
         workflow=workflow,
         run_id=RunID(run_id),

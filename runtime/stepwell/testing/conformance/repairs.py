@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from stepwell._domain.outcomes import Pause, Skips
+from stepwell._domain.changes import parked
+from stepwell._domain.outcomes import DeleteData, Pause, Skips
 from stepwell._domain.record import EventKind
 from stepwell.ports.store import RecordStore
 from stepwell.testing.conformance.base import StoreSuite
@@ -89,6 +90,23 @@ class RepairSuite(StoreSuite):
         assert stretch.last is None
         assert fresh.run_id not in {event.run_id for event in stretch.quiet}
         assert (await desk.store.quiet("other", desk.now, after=None, limit=100)).quiet == ()
+
+    async def test_an_erasure_that_nobody_makes_is_quiet_and_its_event_is_sent_again(self, desk: Desk) -> None:
+        asked, failed = [
+            await desk.wish(await desk.go(await desk.start(), "Done"), DeleteData(actor="sdk")) for _ in range(2)
+        ]
+        await desk.store_it(parked(failed, desk.now + HOUR, error="forget failed", failures=1))
+        desk.clock.advance(MINUTE)
+        await desk.new_events()
+        stretch = await desk.store.quiet(NAMESPACE, desk.now, after=None, limit=100)
+        assert [(event.kind, event.run_id, event.version) for event in stretch.quiet] == [
+            (EventKind.DELETE, asked.run_id, asked.version)
+        ]
+        meant = [(record.run_id, record.version) for record in (asked, failed)]
+        assert await desk.store.set_aside(meant, desk.now + MINUTE) == 0, "it is no step"
+        assert await desk.store.send_again(meant) == 1
+        [event] = await desk.new_events()
+        assert (event.kind, event.run_id, event.version) == (EventKind.DELETE, asked.run_id, asked.version)
 
     async def test_all_live_runs_are_looked_through_part_by_part(self, desk: Desk) -> None:
         records = [await desk.start() for _ in range(10)]
