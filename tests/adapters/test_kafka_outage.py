@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import NotLeaderForPartitionError  # type: ignore[import-untyped]  # (it ships no types)
 from tests.adapters.kafka_kit import (
     DEADLINE,
     event,
@@ -64,6 +66,15 @@ async def received_at_last(stream: KafkaEvents, number: int) -> None:
         deliveries = await receive(stream, 1)
         stream.finish(deliveries)
         seen = event(number) in events_of(deliveries)
+
+
+@pytest.mark.parametrize(("error", "told"), [(NotLeaderForPartitionError(), 0), (ValueError("of somebody else"), 1)])
+async def test_a_batch_that_failed_is_no_alarm_of_the_event_loop(
+    error: Exception, told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    asyncio.get_running_loop().create_future().set_exception(error)
+    gc.collect()
+    assert [record.levelname for record in caplog.records] == ["ERROR"] * told
 
 
 async def test_a_password_that_changed_is_asked_for_by_whoever_has_to_connect_anew(

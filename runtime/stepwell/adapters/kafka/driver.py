@@ -58,8 +58,16 @@ def _tells_no_password(record: logging.LogRecord) -> bool:
     return not any("SaslAuthenticate" in type(arg).__name__ for arg in args)
 
 
+def _is_no_failure_twice(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, KafkaError) and "never retrieved" in record.getMessage())
+
+
 # The driver logs every request at DEBUG, and with SASL PLAIN one of them is the password.
 logging.getLogger("aiokafka.conn").addFilter(_tells_no_password)
+# A batch of the driver that fails fails twice: for whoever sent it, who is told, and for one who need not be there
+# (``MessageBatch._drain_waiter``), for whom the event loop then raises an alarm.
+logging.getLogger("asyncio").addFilter(_is_no_failure_twice)
 
 
 class Record(Protocol):
