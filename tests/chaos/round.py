@@ -41,6 +41,8 @@ PLANNED_BEFORE = timedelta(minutes=5, seconds=30)
 """How long before the round the workflow was made: its schedule owes the planned times since then."""
 READY_SECONDS = 60.0
 _LOOK = 0.1
+_UNDER_WAY = 0.5
+"""Seconds for which a statement may be under way whose rows say an earlier time."""
 _AGE = "UPDATE workflow SET created_at = created_at - $1::interval RETURNING created_at"
 _LEFT = """
 SELECT (SELECT count(*) FROM run WHERE finished_at IS NULL) AS unfinished,
@@ -252,11 +254,10 @@ async def _played(round_: Round) -> Evidence:
         if fault.strikes:
             round_.unrest.append(Span(began=struck, ended=time.monotonic() + fault.recovery))
         owed = owed_times("minutely", since, datetime.now(UTC))
-        await _settle(round_, callers, owed)
+        settled = await _settle(round_, callers, owed)
     for task in round_.aside:
         task.cancel()
     await asyncio.gather(*round_.aside, return_exceptions=True)
-    settled = time.monotonic()
     round_.faults += await fleet.drain()
     return await _evidence(round_, callers, owed, settled)
 
@@ -275,11 +276,15 @@ async def _plant(round_: Round) -> datetime:
     return created
 
 
-async def _settle(round_: Round, callers: Callers, owed: Planned) -> None:
-    """Wait until nothing is left to do, resuming what stands still. A slow machine is waited for, a lost run is not."""
+async def _settle(round_: Round, callers: Callers, owed: Planned) -> float:
+    """Wait until nothing is left to do, resuming what stands still. A slow machine is waited for, a lost run is not.
+
+    Returns since when there may be more: a planned time may start a run at any moment, and the last look saw no
+    statement that was under way.
+    """
     began = fewer_at = time.monotonic()
     fewest = math.inf
-    while time.monotonic() < fewer_at + round_.fault.patience:
+    while (looked := time.monotonic()) < fewer_at + round_.fault.patience:
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await callers.resume_what_stands()
             [counts] = await round_.sql(_LEFT, callers.fed, list(owed.times))
@@ -291,6 +296,7 @@ async def _settle(round_: Round, callers: Callers, owed: Planned) -> None:
             round_.last = ", ".join(f"{count} {name}" for name, count in left.items())
         await asyncio.sleep(_LOOK)
     round_.measured["settled in s"] = time.monotonic() - began
+    return looked - _UNDER_WAY
 
 
 async def _evidence(round_: Round, callers: Callers, owed: Planned, settled: float) -> Evidence:
