@@ -54,7 +54,7 @@ class EngineSettings:
     """Seconds between two times that tables are looked after: partitions, the rotation of the outbox."""
     archive_interval: float = 10.0
     reconcile_interval: float = 60.0
-    """Seconds between two passes over all live runs, and for how long a run must have been quiet to be suspect."""
+    """Seconds between two passes over all runs, and for how long a run must have been quiet to be suspect."""
     connector_batch: int = 256
     connector_attempts: int = 5
     """Tries before a message that fails without saying ``PermanentError`` becomes a dead letter."""
