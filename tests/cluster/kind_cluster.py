@@ -19,10 +19,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 from kubernetes import client, config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +35,7 @@ UP_SECONDS = 3600.0
 """Where Kubernetes has to be compiled first."""
 DOWN_SECONDS = 120.0
 
+_READ_SECONDS = 60.0
 _NICE = 19
 """What brings it up leaves the processors to the tests that run meanwhile."""
 _SHOWN = 6000
@@ -124,20 +127,18 @@ class KindCluster:
         self._script("up", UP_TO=to)
 
     @cached_property
-    def _client(self) -> client.ApiClient:
-        configuration = client.Configuration()
-        config.load_kube_config(str(self.kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]  # (their types end here)
-        return client.ApiClient(configuration)
+    def _api(self) -> tuple[str, urllib3.PoolManager]:
+        known = client.Configuration()
+        config.load_kube_config(str(self.kubeconfig), client_configuration=known)  # type: ignore[no-untyped-call]  # (their types end here)
+        pool = urllib3.PoolManager(ca_certs=known.ssl_ca_cert, cert_file=known.cert_file, key_file=known.key_file)
+        return known.host, pool
 
     def _read(self, path: str, **query: str) -> Object:
         # Not by kubectl: where somebody looks several times a second, starting it takes half a processor.
-        url = f"{self._client.configuration.host}/{path}"
-        try:
-            answer = self._client.rest_client.GET(
-                url, query_params=list(query.items()), headers={"Accept": "application/json"}, _request_timeout=60
-            )
-        except client.ApiException as error:
-            pytest.fail(f"GET {path}: {error.status} {error.reason}\n{error.body}")
+        host, pool = self._api
+        answer = pool.request("GET", f"{host}/{path}", fields=query, timeout=_READ_SECONDS, retries=2)
+        if answer.status != HTTPStatus.OK:
+            pytest.fail(f"GET {path} {query}: {answer.status} {answer.data.decode()}")
         found: Object = json.loads(answer.data)
         return found
 

@@ -133,8 +133,7 @@ class Person:
 
     def conditions(self, kind: Kind, name: str) -> dict[str, tuple[str, str]]:
         """Status and reason of each condition."""
-        found = self.status(kind, name).get("conditions", ())
-        return {each["type"]: (each["status"], each["reason"]) for each in found}
+        return _conditions_of(self.get(kind, name))
 
     def message(self, kind: Kind, name: str, condition: str) -> str:
         """Of a condition."""
@@ -252,13 +251,18 @@ class Person:
                 self.work(workflow)
             found = self.get(WORKFLOWS, workflow) or {}
             current = found.get("status", {}).get("observedGeneration") == found["metadata"]["generation"]
-            ready = self.conditions(WORKFLOWS, workflow).get("Ready", ("", ""))[0] == "True"
+            ready = _conditions_of(found).get("Ready", ("", ""))[0] == "True"
             return found if current and ready else None
 
         try:
             return until(look, f"Workflow {workflow} is ready")
         except pytest.fail.Exception as error:
             pytest.fail(f"{error}; it is {self.status(WORKFLOWS, workflow)}")
+
+
+def _conditions_of(found: Mapping[str, Any] | None) -> dict[str, tuple[str, str]]:
+    told = ((found or {}).get("status") or {}).get("conditions", ())
+    return {each["type"]: (each["status"], each["reason"]) for each in told}
 
 
 @dataclass(kw_only=True)
