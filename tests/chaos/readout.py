@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,9 +13,12 @@ from typing import Any
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition  # type: ignore[import-untyped]  # (it ships no types)
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # (as above)
 from tests.chaos.evidence import FinalRun, Found, Heard, InboxLine, Line, Planned, TickLine
 from tests.chaos.marks import owners_in
 
+_TOPICS_SECONDS = 30.0
+_PAUSE = 0.2
 _RUNS = """
 SELECT run_id, foreign_id, state, status, version, coalesce(pause_code, '') AS pause_code, last_error, reason
 FROM (SELECT {0} FROM run UNION ALL SELECT {0} FROM run_finished) AS every
@@ -74,7 +79,7 @@ async def read_topics(bootstrap: str, prefix: str) -> tuple[list[Heard], dict[st
     heard: list[Heard] = []
     places: dict[str, set[str]] = {}
     try:
-        topics = [topic for topic in await consumer.topics() if topic.startswith(prefix)]
+        topics = [topic for topic in await _all_topics(consumer) if topic.startswith(prefix)]
         shards = [TopicPartition(topic, n) for topic in topics for n in consumer.partitions_for_topic(topic) or ()]
         consumer.assign(shards)
         ends = await consumer.end_offsets(shards) if shards else {}
@@ -88,6 +93,20 @@ async def read_topics(bootstrap: str, prefix: str) -> tuple[list[Heard], dict[st
     finally:
         await consumer.stop()
     return heard, places
+
+
+async def _all_topics(consumer: AIOKafkaConsumer) -> set[str]:
+    """The driver gives up when one answer of the broker fails to come, as on a connection that was just lost."""
+    give_up_at = time.monotonic() + _TOPICS_SECONDS
+    while True:
+        try:
+            found: set[str] = await consumer.topics()
+        except KafkaError:
+            if time.monotonic() > give_up_at:
+                raise
+            await asyncio.sleep(_PAUSE)
+        else:
+            return found
 
 
 def _heard(record: Any) -> Heard:
