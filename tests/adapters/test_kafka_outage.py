@@ -186,13 +186,13 @@ def alive(pid: int) -> bool:
 
 
 STARTER = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from tests.cluster.kafka import Kept
 directory = Path(sys.argv[1])
 directory.mkdir()
 print(Kept(["sleep", "600"], directory=directory, log=directory / "log").pid, flush=True)
-time.sleep(600)
+signal.pause()
 """
 
 
