@@ -14,6 +14,7 @@ from stepwell._domain.serialized import definition_of_json
 from stepwell._engine.asides import Asides
 from stepwell._engine.context import Context, Work
 from stepwell._engine.starting import start_one
+from stepwell._engine.suspects import beware
 from stepwell.errors import StoreError, UnknownWorkflowError
 from stepwell.ports.store import ChoreKey, Postponement, event_key
 
@@ -35,6 +36,7 @@ class ChoreLoop:
             definition = self._context.hosted[work.event.workflow].definition
             handler = definition.hooks.named(row.name)
             try:
+                beware(work)
                 if handler is not None:
                     await self._asides.hook(work.loaded.record, row, handler, work.lane)
             except Exception as error:  # noqa: BLE001  (user code may raise anything; the row keeps the reason)
@@ -49,6 +51,7 @@ class ChoreLoop:
             return
         record = work.loaded.record
         try:
+            beware(work)
             rewritten = await self._asides.deletion(record, work.lane)
         except Exception as error:  # noqa: BLE001  (user code may raise anything; the run keeps the reason)
             now, jitter = self._context.store.now(), self._context.jitter()

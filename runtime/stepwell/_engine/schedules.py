@@ -22,6 +22,7 @@ from stepwell._domain.wishes import wish
 from stepwell._engine.asides import Asides
 from stepwell._engine.context import Context, Work
 from stepwell._engine.starting import starting, told
+from stepwell._engine.suspects import beware
 from stepwell.errors import StoreError
 from stepwell.ports.store import ChoreKey, ChoreKind, Postponement, Started, TickRow, parse_tick_name
 
@@ -123,6 +124,7 @@ class ScheduleLoop:
         schedule = definition.schedule(name)
         if tick is not None and not tick.outcome:
             try:
+                beware(work)
                 await self._decide(definition, schedule, tick, work)
             except StoreError:
                 raise

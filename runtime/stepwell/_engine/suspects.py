@@ -1,7 +1,8 @@
 """Who may have ended a process is counted before it starts again, then runs alone in its process, then not at all.
 
-The count is stored before the handler starts, and is cleared by whatever outcome the attempt has: only a process that
-ends in between leaves it behind.
+The count is stored before the handler starts, and taken back after whatever outcome the attempt has: only a process
+that ends in between leaves it behind. Another event of the run that comes to an outcome takes back its own alone, for
+the callback that moved a run is delivered again before the step that ended the process.
 """
 
 from __future__ import annotations
@@ -9,11 +10,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
+from stepwell._domain.record import EventKind
 from stepwell._engine.context import Context, Work
 from stepwell._engine.steps import StepLoop
 from stepwell.errors import StoreError
 
 MAX_CRASHES = 3
+_BESIDE_THE_RUN = frozenset({EventKind.HOOK, EventKind.DELETE, EventKind.TICK, EventKind.START})
+"""Kinds that have a row with attempts of their own, and no run that could be paused: see ``beware``."""
+
+
+class ProcessDiedError(Exception):
+    """A process ended while this was in line or at work; nobody knows of what."""
+
+
+def beware(work: Work) -> None:
+    """What may have ended a process is put off like what has failed, longer each time: raises ``ProcessDiedError``."""
+    if work.delivery.suspect:
+        raise ProcessDiedError("the process of a worker ended while this was in line or at work")
 
 
 class Suspects:
@@ -44,6 +58,8 @@ class Suspects:
     @staticmethod
     def concerns(work: Work) -> bool:
         """Whether the work is to be handled with care."""
+        if work.event.kind in _BESIDE_THE_RUN:
+            return False
         return work.delivery.suspect or (work.loaded is not None and work.loaded.record.crashes > 0)
 
     async def admit(self, works: Sequence[Work]) -> None:

@@ -42,7 +42,10 @@ class RepairStore(Protocol):
         ...
 
     async def forgive(self, runs: Sequence[Standing]) -> None:
-        """Nobody died of these: their count is 0 again, whatever else became of them."""
+        """Nobody died of these: one is taken off what was counted for each, whatever else became of it.
+
+        What stays was counted for another event of the run: the one that follows may be what it died of.
+        """
         ...
 
     async def quiet(self, namespace: str, since: datetime, *, after: RunID | None, limit: int) -> Stretch:

@@ -19,7 +19,7 @@ _OWED = "state IN ('Initiated', 'Running', 'RequestedDataDeleted') AND not_befor
 """By their state an event of theirs is on its way."""
 _SET_ASIDE = f"UPDATE run SET not_before = ? WHERE {_LIVE} AND not_before IS NULL"  # noqa: S608  (ours, here and below)
 _COUNT = f"UPDATE run SET crashes = crashes + 1 WHERE {_LIVE} RETURNING crashes"  # noqa: S608
-_FORGIVE = "UPDATE run SET crashes = 0 WHERE run_id = ? AND version = ? AND crashes > 0"
+_FORGIVE = "UPDATE run SET crashes = crashes - 1 WHERE run_id = ? AND version = ? AND crashes > 0"
 _KIND = f"CASE state WHEN 'RequestedDataDeleted' THEN '{EventKind.DELETE}' ELSE '{EventKind.STEP}' END"
 _EVENT = f"{_KIND}, namespace, workflow, run_id, version, status, trace"
 _OWED_TO = f"SELECT {_EVENT} FROM run WHERE {_MEANT} AND {_OWED}"  # noqa: S608

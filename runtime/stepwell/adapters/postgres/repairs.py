@@ -35,7 +35,7 @@ WITH {_MEANT.format(which=_LIVE)}
 UPDATE run SET crashes = run.crashes + 1 FROM meant WHERE run.run_id = meant.run_id RETURNING run.run_id, run.crashes
 """  # noqa: S608
 _FORGIVE = """
-UPDATE run SET crashes = 0 FROM unnest($1::text[], $2::bigint[]) AS i (run_id, version)
+UPDATE run SET crashes = run.crashes - 1 FROM unnest($1::text[], $2::bigint[]) AS i (run_id, version)
 WHERE run.run_id = i.run_id AND run.version = i.version AND run.crashes > 0
 """
 _EVENT = f"{_KIND}, run.namespace, run.workflow, run.run_id, run.version, run.status, '', run.trace"
