@@ -209,3 +209,26 @@ def test_errors_of_the_database_keep_their_kind(tmp_path: Path) -> None:
             assert isinstance(translated(locked.value, path), StoreUnavailableError)
     mistake = ValueError("not the database's")
     assert translated(mistake, path) is mistake
+
+
+def tables(path: Path) -> set[tuple[str, str]]:
+    with closing(sqlite3.connect(path)) as conn:
+        return set(conn.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
+
+
+async def test_a_file_of_an_older_version_is_brought_up_to_date_and_keeps_its_runs(tmp_path: Path) -> None:
+    path, fresh = tmp_path / "store.db", tmp_path / "fresh.db"
+    await opened(fresh).close()
+    store = opened(path)
+    run = await desk(store).start()
+    await store.close()
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("DROP TABLE begun")
+        conn.execute("PRAGMA user_version = 1")
+    for _ in range(2):
+        store = opened(path)
+        assert run.run_id in await store.load([run.run_id])
+        assert await store.begin_message(NAMESPACE, "orders", "payments", 0, offset=0) == 1
+        await store.end_message(NAMESPACE, "orders", "payments", 0)
+        await store.close()
+    assert tables(path) == tables(fresh)

@@ -12,7 +12,21 @@ from typing import Any, Literal, cast
 import pytest
 from tests.engine.kit import DAY, DEADLINE, MINUTE, SECOND, Thing
 
-from stepwell import ForeignID, Options, PauseCode, Run, RunRecord, RunState, Tick, Workflow
+from stepwell import (
+    ForeignID,
+    InProcess,
+    Message,
+    Options,
+    PauseCode,
+    Run,
+    RunRecord,
+    RunState,
+    StoreUnavailableError,
+    Tick,
+    TriggerRequest,
+    Workflow,
+)
+from stepwell._engine.settings import EngineSettings
 from stepwell.ports.stream import Delivery
 from stepwell.testing import World
 
@@ -54,10 +68,17 @@ class _Store:
     def __init__(self, inner: Any) -> None:
         self._inner = inner
         self.died = False
+        self.gone = False
         self.reading: Any = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+    async def end_message(self, *place: Any) -> None:
+        if self.gone:
+            # A process that has ended says nothing more.
+            raise StoreUnavailableError("the process has ended")
+        await self._inner.end_message(*place)
 
     def stream(self) -> Any:
         self.reading = _Stream(self._inner.stream(), suspect=self.died)
@@ -79,6 +100,7 @@ class Mortal(World[Any, Any, Any]):
     async def die(self) -> None:
         self.mortal.died = True
         await self.crash()
+        self.mortal.gone = False
 
     async def calm(self) -> None:
         """Nothing more happens at this time, and the offsets are committed."""
@@ -118,6 +140,15 @@ class Trap:
             await self._go(run, "work")
             return S.DONE
 
+        @wf.connector("feed", InProcess("feed"))
+        async def turn(message: Message[Thing]) -> TriggerRequest[Thing]:
+            self.calls.append((message.value.text, "feed"))
+            if message.value.text == "dies":
+                await self._fall()
+            if message.value.text == "fails":
+                raise ConnectionError
+            return wf.trigger(message.value.text, Thing(text="at once"))
+
         @wf.on_complete
         async def told(run: RunRecord[Thing, S]) -> None:
             await self._go(run, "hook")
@@ -147,10 +178,10 @@ async def falls(world: Mortal, trap: Trap, by: timedelta) -> bool:
     falling = asyncio.ensure_future(trap.fallen.wait())
     async with asyncio.timeout(DEADLINE):
         await asyncio.wait({passing, falling}, return_when=asyncio.FIRST_COMPLETED)
+    fallen = world.mortal.gone = trap.fallen.is_set()
     for task in (passing, falling):
         task.cancel()
     await asyncio.gather(passing, falling, return_exceptions=True)
-    fallen = trap.fallen.is_set()
     trap.fallen.clear()
     if fallen:
         await world.die()
@@ -228,3 +259,30 @@ async def test_a_planned_time_that_ends_its_process_is_put_off_longer_each_time(
             told = await world.mortal._db.write(lambda tx: tx.conn.execute(OPEN_TICKS).fetchall())
             assert [(attempts, error.partition(":")[0]) for attempts, error in told] == [(death, "ProcessDiedError")]
             assert await falls(world, trap, MINUTE)
+
+
+async def test_a_message_that_ends_its_process_is_a_dead_letter_and_its_neighbours_are_not() -> None:
+    trap = Trap()
+    async with Mortal(trap.wf) as world:
+        await world.send("feed", {"text": "before"})
+        assert not await falls(world, trap, SECOND)
+        for text in ("1", "dies", "2"):
+            await world.send("feed", {"text": text})
+        while await falls(world, trap, MINUTE):
+            assert trap.deaths <= 1 + DEATHS, "it is tried again and again"
+
+        assert trap.deaths == 1 + DEATHS, "of the first one it could not be known that somebody would"
+        [letter] = await world.client.dead_letters("trap")
+        assert letter.reason.startswith("ProcessDied: ")
+        assert {str(run.foreign_id) async for run in world.runs.list()} == {"before", "1", "2"}
+
+
+async def test_a_message_that_fails_is_not_taken_for_one_that_ends_its_process() -> None:
+    trap = Trap()
+    async with Mortal(trap.wf, settings=EngineSettings(connector_attempts=100)) as world:
+        await world.send("feed", {"text": "fails"})
+        for _ in range(2 * DEATHS):
+            assert not await falls(world, trap, SECOND)
+            await world.die()
+        assert await world.client.dead_letters("trap") == []
+        assert trap.calls.count(("fails", "feed")) >= 2 * DEATHS

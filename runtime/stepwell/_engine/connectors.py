@@ -2,6 +2,9 @@
 
 The effect carries the message's own key (topic, partition, offset, broker timestamp), so reading a message twice
 changes nothing, and the position may be saved after the effect.
+
+What is read first after taking over may be what the reader before ended of: of that each message is counted before it
+is turned, one at a time, and one that was begun too often becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from stepwell._domain.definition import Connector
 from stepwell._domain.ids import ForeignID
 from stepwell._domain.record import InboxRow, StartRequest
 from stepwell._domain.retry import backoff, failure_of
+from stepwell._domain.states import PauseCode
 from stepwell._engine.asides import Asides, CallbackWish
 from stepwell._engine.context import Context
 from stepwell._engine.starting import start_one
@@ -28,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _TROUBLE_WAIT = 1.0
 _IDLE_WAIT = 0.5
+_DEATHS = 3
+"""Processes that may end of one message."""
 
 
 def role_of(workflow: str, connector: Connector) -> str:
@@ -61,6 +67,10 @@ class ConnectorLoop:
         self._last: Message | None = None
         """The last one that was read and is not saved."""
         self._reading = False
+        self._wary = False
+        """Whether this is what was read first."""
+        self._begun: dict[int, int] = {}
+        """The message of each partition that this process has counted: it lives, so it need not count it again."""
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -110,23 +120,34 @@ class ConnectorLoop:
         """Turn all messages that are there, up to one that has to be tried again later; returns how many."""
         turned = 0
         while await self._filled():
-            # All of them to an end, whatever becomes of one: none may be at work when the next turn begins.
-            drained = await asyncio.gather(*map(self._drain, self._lines.values()), return_exceptions=True)
-            for each in drained:
-                if isinstance(each, BaseException):
-                    raise each
-                turned += each
+            turned += await self._drain_all()
             if self._lines_left():
                 break
             # Only now: what is read and not turned would be passed over by the next read.
             if self._last is not None:
                 await self._source.save(self._last)
+                if self._wary:
+                    await self._got_over()
             self._last = None
+        return turned
+
+    async def _drain_all(self) -> int:
+        lines = list(self._lines.values())
+        turned = 0
+        # One at a time when wary: a neighbour must not be taken for what ends the process.
+        for group in [[line] for line in lines] if self._wary else [lines]:
+            # All of them to an end, whatever becomes of one: none may be at work when the next turn begins.
+            for each in await asyncio.gather(*map(self._drain, group), return_exceptions=True):
+                if isinstance(each, BaseException):
+                    raise each
+                turned += each
         return turned
 
     async def _filled(self) -> bool:
         if not self._lines_left():
-            self._reading = True
+            if not self._reading:
+                self._reading = self._wary = True
+                self._begun.clear()
             for message in await self._source.read(self._context.settings.connector_batch):
                 self._lines.setdefault(message.partition, _Line()).messages.append(message)
                 self._last = message
@@ -152,7 +173,7 @@ class ConnectorLoop:
         if line.next_at is not None and line.next_at > now:
             return False
         try:
-            reason = await self._once(message)
+            reason = await self._deadly(message) or await self._once(message)
         except StoreError:
             raise
         except (PermanentError, RuleError, InvalidObjectError, RunNotFoundError) as error:
@@ -162,6 +183,8 @@ class ConnectorLoop:
             reason = str(failure_of(error))
             options = self._connector.options
             line.failures += 1
+            if self._wary:
+                await self._context.store.end_message(*self._place, message.partition)
             if line.failures < (options.pause_after_errors or self._context.settings.connector_attempts):
                 line.next_at = now + backoff(options, attempts=line.failures, jitter=self._context.jitter())
                 return False
@@ -169,6 +192,25 @@ class ConnectorLoop:
             await self._bury(message, reason)
         line.failures, line.next_at = 0, None
         return True
+
+    async def _got_over(self) -> None:
+        for partition in self._begun:
+            await self._context.store.end_message(*self._place, partition)
+        self._wary = False
+
+    @property
+    def _place(self) -> tuple[str, str, str]:
+        return self._context.settings.namespace, self._workflow, self._connector.name
+
+    async def _deadly(self, message: Message) -> str:
+        """Why the message is not turned any more, if it was begun too often and came to no end."""
+        if not self._wary or self._begun.get(message.partition) == message.offset:
+            return ""
+        times = await self._context.store.begin_message(*self._place, message.partition, offset=message.offset)
+        self._begun[message.partition] = message.offset
+        if times <= _DEATHS:
+            return ""
+        return f"{PauseCode.PROCESS_DIED}: the process of its worker ended during each of {_DEATHS} tries"
 
     async def _once(self, message: Message) -> str:
         """The message's effect; a reason where it could have none."""

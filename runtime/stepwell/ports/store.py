@@ -269,6 +269,18 @@ class ConnectorStore(Protocol):
         """The next offset to read; never goes back."""
         ...
 
+    async def begin_message(self, namespace: str, workflow: str, connector: str, partition: int, *, offset: int) -> int:
+        """A process may end of this message; returns how often it was begun and came to no end, this time too.
+
+        Stored when it returns. Of each partition the furthest one is kept in mind: those before it have had their turn,
+        and have it again before the one that a process ended of.
+        """
+        ...
+
+    async def end_message(self, namespace: str, workflow: str, connector: str, partition: int) -> None:
+        """What was begun in this partition came to an end, whatever that was."""
+        ...
+
     async def bury(self, letter: DeadLetter) -> None:
         """Record a dead letter, once per (connector, topic, partition, offset)."""
         ...

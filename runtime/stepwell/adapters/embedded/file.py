@@ -18,8 +18,11 @@ from stepwell.errors import StoreError, StoreRefusedError, StoreUnavailableError
 APPLICATION_ID = 0x57656C6C
 """``PRAGMA application_id`` of our files: "Well"."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """``PRAGMA user_version``; goes up with each change of ``schema.sql``."""
+
+_ADDED = {2: "begun"}
+"""The table that a version added; an older file is given it when it is opened."""
 
 BUSY_TIMEOUT_MS = 5000
 """How long a writer waits for another process before it says ``StoreUnavailableError``."""
@@ -129,15 +132,18 @@ def create(path: Path) -> None:
                 made.with_name(made.name + suffix).unlink()
 
 
+def _schema() -> str:
+    return resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
+
+
 def _lay_out(path: Path) -> None:
-    schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
     with in_our_words(path):
         conn = sqlite3.connect(path, isolation_level=None)
         try:
             if conn.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
                 raise StoreRefusedError(f"{path.parent}: SQLite cannot use a write-ahead log here; choose a local disk")
             conn.executescript(
-                f"BEGIN IMMEDIATE; {schema} PRAGMA application_id = {APPLICATION_ID};"
+                f"BEGIN IMMEDIATE; {_schema()} PRAGMA application_id = {APPLICATION_ID};"
                 f" PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
             )
         finally:
@@ -173,8 +179,22 @@ def _check(path: Path) -> None:
                 (found,) = conn.execute("PRAGMA quick_check(1)").fetchone()
                 if found != "ok":
                     raise StoreRefusedError(f"{path} is damaged ({found}): restore a copy or choose another name")
+            if version < SCHEMA_VERSION:
+                _bring_up_to_date(conn)
         finally:
             conn.close()
+
+
+def _bring_up_to_date(conn: sqlite3.Connection) -> None:
+    """Add what later versions have, in one transaction; of two processes at once the second finds nothing to do."""
+    schema = _schema()
+    conn.execute("BEGIN IMMEDIATE")
+    (version,) = conn.execute("PRAGMA user_version").fetchone()
+    for number in range(version + 1, SCHEMA_VERSION + 1):
+        begin = schema.index(f"CREATE TABLE {_ADDED[number]} (")
+        conn.execute(schema[begin : schema.index(";", begin)])
+    conn.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    conn.execute("COMMIT")
 
 
 def connect(path: Path, *, durable: bool = True, cached_statements: int = 128) -> sqlite3.Connection:

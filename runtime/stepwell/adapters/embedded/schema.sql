@@ -183,6 +183,17 @@ CREATE TABLE position (
     PRIMARY KEY (namespace, workflow, connector, shard)
 ) STRICT, WITHOUT ROWID;
 
+-- The message that a connector had at work when it took over: see 0005_begun.sql.
+CREATE TABLE begun (
+    namespace TEXT NOT NULL,
+    workflow  TEXT NOT NULL,
+    connector TEXT NOT NULL,
+    shard     INTEGER NOT NULL,
+    place     INTEGER NOT NULL,
+    times     INTEGER NOT NULL,
+    PRIMARY KEY (namespace, workflow, connector, shard)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE dead_letter (
     seq       INTEGER PRIMARY KEY AUTOINCREMENT,
     namespace TEXT NOT NULL,

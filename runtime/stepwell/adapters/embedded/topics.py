@@ -16,6 +16,14 @@ _SAVE_POSITION = """
 INSERT INTO position (namespace, workflow, connector, shard, next) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (namespace, workflow, connector, shard) DO UPDATE SET next = max(next, excluded.next)
 """
+_BEGIN = """
+INSERT INTO begun (namespace, workflow, connector, shard, place, times) VALUES (?1, ?2, ?3, ?4, ?5, 1)
+ON CONFLICT (namespace, workflow, connector, shard) DO UPDATE
+SET place = max(place, excluded.place), times = CASE
+    WHEN excluded.place > place THEN 1 WHEN excluded.place = place THEN times + 1 ELSE times END
+RETURNING CASE place WHEN ?5 THEN times ELSE 1 END
+"""
+_END = "DELETE FROM begun WHERE namespace = ? AND workflow = ? AND connector = ? AND shard = ?"
 _BURY = f"INSERT INTO dead_letter ({LETTER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608  (ours)
 _LETTERS = f"SELECT {LETTER} FROM dead_letter WHERE namespace = ? AND workflow = ? ORDER BY seq"  # noqa: S608  (ours)
 _LAST_MESSAGE = "SELECT coalesce(max(place), -1) FROM topic_message WHERE topic = ?"
@@ -39,6 +47,17 @@ class Topics(Part):
         """The next offset to read; never goes back."""
         row = (namespace, workflow, connector, partition, offset)
         await self._db.write(lambda tx: tx.conn.execute(_SAVE_POSITION, row).rowcount)
+
+    async def begin_message(self, namespace: str, workflow: str, connector: str, partition: int, *, offset: int) -> int:
+        """Count that a message was begun; see ``ConnectorStore.begin_message``."""
+        row = (namespace, workflow, connector, partition, offset)
+        times: int = await self._db.write(lambda tx: tx.conn.execute(_BEGIN, row).fetchone()[0])
+        return times
+
+    async def end_message(self, namespace: str, workflow: str, connector: str, partition: int) -> None:
+        """What was begun last came to an end."""
+        row = (namespace, workflow, connector, partition)
+        await self._db.write(lambda tx: tx.conn.execute(_END, row).rowcount)
 
     async def bury(self, letter: DeadLetter) -> None:
         """Record a dead letter, once per (connector, topic, partition, offset)."""

@@ -16,6 +16,14 @@ _SAVE_POSITION = """
 INSERT INTO connector_position AS p (namespace, workflow, connector, shard, next) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (namespace, workflow, connector, shard) DO UPDATE SET next = greatest(p.next, excluded.next)
 """
+_BEGIN = """
+INSERT INTO connector_begun AS b (namespace, workflow, connector, shard, place, times) VALUES ($1, $2, $3, $4, $5, 1)
+ON CONFLICT (namespace, workflow, connector, shard) DO UPDATE
+SET place = greatest(b.place, excluded.place), times = CASE
+    WHEN excluded.place > b.place THEN 1 WHEN excluded.place = b.place THEN b.times + 1 ELSE b.times END
+RETURNING CASE b.place WHEN $5 THEN b.times ELSE 1 END
+"""
+_END = "DELETE FROM connector_begun WHERE namespace = $1 AND workflow = $2 AND connector = $3 AND shard = $4"
 _BURY = f"""
 INSERT INTO dead_letter ({LETTER}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING
 """  # noqa: S608  (no text from outside)
@@ -35,6 +43,15 @@ class Connectors(Part):
     ) -> None:
         """The next offset to read; never goes back."""
         await self._db.write(_SAVE_POSITION, namespace, workflow, connector, partition, offset)
+
+    async def begin_message(self, namespace: str, workflow: str, connector: str, partition: int, *, offset: int) -> int:
+        """Count that a message was begun; see ``ConnectorStore.begin_message``."""
+        [row] = await self._db.once(_BEGIN, namespace, workflow, connector, partition, offset)
+        return int(row[0])
+
+    async def end_message(self, namespace: str, workflow: str, connector: str, partition: int) -> None:
+        """What was begun last came to an end."""
+        await self._db.once(_END, namespace, workflow, connector, partition)
 
     async def bury(self, letter: DeadLetter) -> None:
         """Record a dead letter, once per (connector, topic, partition, offset)."""

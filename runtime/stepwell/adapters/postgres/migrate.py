@@ -16,7 +16,7 @@ from stepwell.adapters.postgres.connections import SCHEMA
 from stepwell.adapters.postgres.errors import DRIVER_ERRORS, in_our_words
 from stepwell.errors import StoreRefusedError
 
-CODE = 4
+CODE = 5
 """The newest schema that this code knows; it works with every schema whose ``min_code`` is not above."""
 
 _LOCK = 0x57656C6C

@@ -60,6 +60,38 @@ class ConnectorSuite(StoreSuite):
         await at_once(*(stores[n % 2].save_position(*place, offset=(n * 37) % 101) for n in range(101)))
         assert await desk.store.position(*place) == 100
 
+    async def test_a_message_that_comes_to_no_end_is_counted(self, desk: Desk, reopen: Reopen) -> None:
+        place = (NAMESPACE, "orders", "payments", 0)
+        assert [await desk.store.begin_message(*place, offset=5) for _ in range(2)] == [1, 2]
+        await reopen()
+        assert await desk.store.begin_message(*place, offset=5) == 3
+        assert await desk.store.begin_message(*place, offset=4) == 1
+        assert await desk.store.begin_message(*place, offset=5) == 4, "those before it have their turn again"
+        assert await desk.store.begin_message(*place, offset=2**40) == 1, "it is got over"
+        assert [await desk.store.begin_message(*place, offset=5) for _ in range(2)] == [1, 1]
+        await desk.store.end_message(*place)
+        await desk.store.end_message(*place)
+        assert [await desk.store.begin_message(*place, offset=5) for _ in range(2)] == [1, 2]
+
+    async def test_messages_are_counted_for_one_partition_of_one_connector(self, desk: Desk) -> None:
+        places = [
+            (NAMESPACE, "orders", "payments", 0),
+            (NAMESPACE, "orders", "payments", 1),
+            (NAMESPACE, "orders", "refunds", 0),
+            (NAMESPACE, "returns", "payments", 0),
+            ("other", "orders", "payments", 0),
+        ]
+        for place in places:
+            assert await desk.store.begin_message(*place, offset=5) == 1
+        await desk.store.end_message(*places[0])
+        assert [await desk.store.begin_message(*place, offset=5) for place in places] == [1, 2, 2, 2, 2]
+
+    async def test_two_who_begin_a_message_at_once_are_both_counted(self, desk: Desk, second: RecordStore) -> None:
+        place = (NAMESPACE, "orders", "payments", 0)
+        stores = (desk.store, second)
+        await at_once(*(stores[n % 2].begin_message(*place, offset=5) for n in range(20)))
+        assert await desk.store.begin_message(*place, offset=5) == 21
+
     async def test_a_dead_letter_is_recorded_once(self, desk: Desk, second: RecordStore, reopen: Reopen) -> None:
         await desk.store.bury(LETTER)
         await second.bury(LETTER)
