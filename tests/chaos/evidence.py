@@ -212,6 +212,8 @@ class Evidence:
     heard: Sequence[Heard] = ()
     owed: Sequence[Planned] = ()
     found: Sequence[Found] = ()
+    letters: Sequence[str] = ()
+    """The reasons of the dead letters."""
     unrest: Sequence[Span] = ()
     full: Sequence[Span] = ()
     """When the machine itself had no time left."""

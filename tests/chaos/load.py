@@ -57,6 +57,8 @@ class Load:
     """Whether somebody suspends the whole workflow for a moment."""
     poison: float = 0.0
     """The share of runs whose handler ends its process at every attempt."""
+    deadly: int = 0
+    """The number of the foreign message that ends the process of whoever turns it; 0: none does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +129,8 @@ class Callers:
         """Whose payload a run has, by run id, of the runs whose erasure was acknowledged."""
         self.poisoned: dict[str, str] = {}
         """By run id of the runs that end their process: the status in which they do so."""
+        self.deadly = 0
+        """How many foreign messages that end their process the broker has."""
 
     async def call(self) -> None:
         """Ask for everything in the plan, each in its time; returns when the last trigger was asked for."""
@@ -147,7 +151,10 @@ class Callers:
         try:
             while not self._closing.is_set():
                 number += 1
-                await self._send(producer, number)
+                if number == self._load.deadly:
+                    await self._send_deadly(producer, number)
+                else:
+                    await self._send(producer, number)
                 await asyncio.sleep(self._rng.uniform(0.2, 0.8))
         finally:
             await producer.stop()
@@ -165,6 +172,11 @@ class Callers:
         except KafkaError:
             answer = Answer.UNKNOWN
         self.notes.append(Note(ask=Ask.FEED, foreign_id=owner, asked=asked, answered=time.monotonic(), answer=answer))
+
+    async def _send_deadly(self, producer: AIOKafkaProducer, number: int) -> None:
+        item = FeedItem(namespace=self._namespace, number=number, mark=mark(f"feed-{number}"), deadly=True)
+        await producer.send_and_wait(FEED, item.model_dump_json().encode())
+        self.deadly += 1
 
     async def suspend(self) -> None:
         """Suspend the workflow for a moment, in the midst of everything."""

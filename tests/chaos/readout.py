@@ -39,6 +39,8 @@ class Stored:
     ticks: Sequence[TickLine]
     places: Mapping[str, set[str]]
     """Whose payloads are in which table."""
+    letters: Sequence[str]
+    """The reasons of the dead letters."""
 
 
 async def read_store(dsn: str, wall: float) -> Stored:
@@ -53,7 +55,9 @@ async def read_store(dsn: str, wall: float) -> Stored:
         ticks = [
             TickLine(**row, at=row["planned"].timestamp() - wall) for row in map(dict, await connection.fetch(_TICKS))
         ]
+        letters = await connection.fetch("SELECT reason FROM dead_letter")
         return Stored(
+            letters=[reason for (reason,) in letters],
             runs={run.run_id: run for run in runs},
             lines=lines,
             inbox={line.inbox_id: line for line in inbox},

@@ -56,7 +56,8 @@ SELECT (SELECT count(*) FROM run WHERE finished_at IS NULL) AS unfinished,
         WHERE NOT EXISTS (SELECT FROM run WHERE foreign_id = fed)
         AND NOT EXISTS (SELECT FROM run_finished WHERE foreign_id = fed)) AS messages,
        (SELECT count(*) FROM unnest($2::timestamptz[]) AS owed
-        WHERE NOT EXISTS (SELECT FROM tick WHERE planned = owed)) AS planned
+        WHERE NOT EXISTS (SELECT FROM tick WHERE planned = owed)) AS planned,
+       (SELECT greatest($3 - count(*), 0) FROM dead_letter WHERE reason LIKE 'ProcessDied%') AS deadly
 """
 
 
@@ -164,6 +165,8 @@ class Round:
     """What went wrong that no promise has a name for."""
     poisoned: Mapping[str, str] = field(default_factory=dict)
     """Runs whose handler ends the process at every attempt, with the status in which it does."""
+    deadly: int = 0
+    """Foreign messages that end the process of whoever turns them."""
     last: str = ""
     """What was still to be done when it was last looked at, if anything was."""
     locked: frozenset[str] = frozenset()
@@ -249,7 +252,7 @@ async def _played(round_: Round) -> Evidence:
             together.create_task(callers.feed(round_.servers.kafka.bootstrap))
             together.create_task(callers.suspend())
             together.create_task(fault.strike(round_))
-        round_.poisoned = callers.poisoned
+        round_.poisoned, round_.deadly = callers.poisoned, callers.deadly
         round_.measured["calm %"] = 100 * round_.servers.machine.calm(struck, time.monotonic())
         if fault.strikes:
             round_.unrest.append(Span(began=struck, ended=time.monotonic() + fault.recovery))
@@ -287,7 +290,7 @@ async def _settle(round_: Round, callers: Callers, owed: Planned) -> float:
     while (looked := time.monotonic()) < fewer_at + round_.fault.patience:
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await callers.resume_what_stands()
-            [counts] = await round_.sql(_LEFT, callers.fed, list(owed.times))
+            [counts] = await round_.sql(_LEFT, callers.fed, list(owed.times), callers.deadly)
             left = {name: count for name, count in counts.items() if count}
             if not left:
                 break
@@ -320,6 +323,7 @@ async def _evidence(round_: Round, callers: Callers, owed: Planned, settled: flo
         heard=heard,
         owed=[owed],
         found=list(found_of(places, logs, callers.owners)),
+        letters=stored.letters,
         unrest=round_.unrest,
         full=round_.servers.machine.full,
         settled=settled,

@@ -130,7 +130,7 @@ class Played(SimpleNamespace):
     """As much of a round as a judge looks at."""
 
     def __init__(self, name: str, **known: Any) -> None:
-        super().__init__(fault=SimpleNamespace(name=name), measured={}, **known)
+        super().__init__(**{"fault": SimpleNamespace(name=name), "measured": {}, "deadly": 0, **known})
 
 
 def judged(verdict: Iterator[Violation]) -> list[str]:
@@ -195,6 +195,14 @@ def test_a_handler_that_ends_its_process_for_ever_is_found() -> None:
     assert judged(BadHandlers().judge(played, evidence)) == ["ends its process and was not paused for it: []"]
     pause = replace(story.lines[0], run_id="run-4", version=9, kind="pause", reason="ProcessDied: 3 times")
     assert judged(BadHandlers().judge(played, replace(evidence, lines=[*story.lines, pause]))) == []
+
+
+def test_a_message_that_ends_its_process_for_ever_is_found() -> None:
+    played, evidence = Played("F10", poisoned={}, deadly=1), good().evidence()
+
+    assert judged(BadHandlers().judge(played, evidence)) == ["1 messages end their process, dead letters: []"]
+    buried = replace(evidence, letters=["ProcessDied: 3 times", "InvalidObjectError: no JSON"])
+    assert judged(BadHandlers().judge(played, buried)) == []
 
 
 def test_a_storm_of_retries_is_found() -> None:

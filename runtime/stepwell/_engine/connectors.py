@@ -159,7 +159,10 @@ class ConnectorLoop:
     async def _drain(self, line: _Line) -> int:
         turned = 0
         while line.messages and await self._turn(line, line.messages[0]):
-            line.messages.popleft()
+            message = line.messages.popleft()
+            if self._wary:
+                # Or what comes before the one that ends the process would be turned again each time, that one first.
+                await self._source.done(message)
             turned += 1
         return turned
 

@@ -37,6 +37,10 @@ class MessageSource(Protocol):
         """All messages up to this one are done: a restart reads on behind it."""
         ...
 
+    async def done(self, message: Message) -> None:
+        """This message is done, and all before it in its partition, whatever stands in others."""
+        ...
+
     async def changed(self) -> None:
         """Return when there may be something to read; early returns are allowed."""
         ...

@@ -270,15 +270,14 @@ class ConnectorStore(Protocol):
         ...
 
     async def begin_message(self, namespace: str, workflow: str, connector: str, partition: int, *, offset: int) -> int:
-        """A process may end of this message; returns how often it was begun and came to no end, this time too.
+        """A process may end of this message; returns how often it was begun in a row and came to no end, this time too.
 
-        Stored when it returns. Of each partition the furthest one is kept in mind: those before it have had their turn,
-        and have it again before the one that a process ended of.
+        Stored when it returns. Another message of the partition that is begun puts it out of mind.
         """
         ...
 
     async def end_message(self, namespace: str, workflow: str, connector: str, partition: int) -> None:
-        """What was begun in this partition came to an end, whatever that was."""
+        """What was begun last in this partition came to an end, whatever that was."""
         ...
 
     async def bury(self, letter: DeadLetter) -> None:

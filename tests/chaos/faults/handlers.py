@@ -42,7 +42,7 @@ class BadHandlers(Fault):
 
     name = "F10"
     title = "handlers that misbehave in every way"
-    load = Load(seconds=12.0, rate=5.0, troubles=EVERY_TROUBLE, troubled=0.5, poison=0.03)
+    load = Load(seconds=12.0, rate=5.0, troubles=EVERY_TROUBLE, troubled=0.5, poison=0.03, deadly=4)
     recovery = TAKE_OVER_SECONDS
     patience = 150.0
 
@@ -63,6 +63,9 @@ class BadHandlers(Fault):
             reasons = [line.reason for line in lines if line.kind == "pause"]
             if len(tries) >= _TRIES and not any(reason.startswith(_ENDS_ITS_PROCESS) for reason in reasons):
                 yield Violation(self.name, run_id, f"ends its process and was not paused for it: {reasons}")
+        deadly = [reason for reason in evidence.letters if reason.startswith(_ENDS_ITS_PROCESS)]
+        if len(deadly) != round_.deadly:
+            yield Violation(self.name, "", f"{round_.deadly} messages end their process, dead letters: {deadly}")
 
 
 class AllFail(Fault):

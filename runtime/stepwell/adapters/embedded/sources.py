@@ -77,6 +77,10 @@ class InProcessSource:
         """All messages up to this one are done."""
         await self._position.save(message.offset + 1)
 
+    async def done(self, message: Message) -> None:
+        """The same: there is one partition."""
+        await self.save(message)
+
     async def changed(self) -> None:
         """Return when there may be something to read."""
         if not await self._store.read(self._topic, await self._position.next(), 1):
@@ -119,6 +123,10 @@ class JsonLinesSource:
     async def save(self, message: Message) -> None:
         """All lines up to this one are done."""
         await self._position.save(message.offset + len(message.value) + 1)
+
+    async def done(self, message: Message) -> None:
+        """The same: there is one partition."""
+        await self.save(message)
 
     async def changed(self) -> None:
         """Return when the file has another size than at the last ``read``."""

@@ -17,11 +17,10 @@ INSERT INTO position (namespace, workflow, connector, shard, next) VALUES (?, ?,
 ON CONFLICT (namespace, workflow, connector, shard) DO UPDATE SET next = max(next, excluded.next)
 """
 _BEGIN = """
-INSERT INTO begun (namespace, workflow, connector, shard, place, times) VALUES (?1, ?2, ?3, ?4, ?5, 1)
+INSERT INTO begun (namespace, workflow, connector, shard, place, times) VALUES (?, ?, ?, ?, ?, 1)
 ON CONFLICT (namespace, workflow, connector, shard) DO UPDATE
-SET place = max(place, excluded.place), times = CASE
-    WHEN excluded.place > place THEN 1 WHEN excluded.place = place THEN times + 1 ELSE times END
-RETURNING CASE place WHEN ?5 THEN times ELSE 1 END
+SET place = excluded.place, times = CASE place WHEN excluded.place THEN times + 1 ELSE 1 END
+RETURNING times
 """
 _END = "DELETE FROM begun WHERE namespace = ? AND workflow = ? AND connector = ? AND shard = ?"
 _BURY = f"INSERT INTO dead_letter ({LETTER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608  (ours)

@@ -106,6 +106,10 @@ class KafkaSource:
         for partition, offset in done.items():
             await self._positions.save(partition, offset + 1)
 
+    async def done(self, message: Message) -> None:
+        """This message is done, and all before it in its partition."""
+        await self._positions.save(message.partition, message.offset + 1)
+
     async def changed(self) -> None:
         """Return when there is something to read, or Kafka is in trouble, which the next ``read`` tells."""
         consumer = await self._connected()

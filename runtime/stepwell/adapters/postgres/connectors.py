@@ -19,9 +19,8 @@ ON CONFLICT (namespace, workflow, connector, shard) DO UPDATE SET next = greates
 _BEGIN = """
 INSERT INTO connector_begun AS b (namespace, workflow, connector, shard, place, times) VALUES ($1, $2, $3, $4, $5, 1)
 ON CONFLICT (namespace, workflow, connector, shard) DO UPDATE
-SET place = greatest(b.place, excluded.place), times = CASE
-    WHEN excluded.place > b.place THEN 1 WHEN excluded.place = b.place THEN b.times + 1 ELSE b.times END
-RETURNING CASE b.place WHEN $5 THEN b.times ELSE 1 END
+SET place = excluded.place, times = CASE b.place WHEN excluded.place THEN b.times + 1 ELSE 1 END
+RETURNING times
 """
 _END = "DELETE FROM connector_begun WHERE namespace = $1 AND workflow = $2 AND connector = $3 AND shard = $4"
 _BURY = f"""
