@@ -31,6 +31,15 @@ LETTER = DeadLetter(
     at=START,
 )
 
+PLACES = [
+    (NAMESPACE, "orders", "payments", 0),
+    (NAMESPACE, "orders", "payments", 1),
+    (NAMESPACE, "orders", "refunds", 0),
+    (NAMESPACE, "returns", "payments", 0),
+    ("other", "orders", "payments", 0),
+]
+"""Each differs from the first in one respect."""
+
 
 class ConnectorSuite(StoreSuite):
     async def test_a_position_is_kept_and_never_goes_back(self, desk: Desk, reopen: Reopen) -> None:
@@ -43,16 +52,9 @@ class ConnectorSuite(StoreSuite):
         assert await desk.store.position(*place) == 2**40
 
     async def test_positions_are_of_one_partition_of_one_connector(self, desk: Desk) -> None:
-        places = [
-            (NAMESPACE, "orders", "payments", 0),
-            (NAMESPACE, "orders", "payments", 1),
-            (NAMESPACE, "orders", "refunds", 0),
-            (NAMESPACE, "returns", "payments", 0),
-            ("other", "orders", "payments", 0),
-        ]
-        for n, place in enumerate(places):
+        for n, place in enumerate(PLACES):
             await desk.store.save_position(*place, offset=n)
-        assert [await desk.store.position(*place) for place in places] == [0, 1, 2, 3, 4]
+        assert [await desk.store.position(*place) for place in PLACES] == [0, 1, 2, 3, 4]
 
     async def test_the_furthest_of_many_positions_stands(self, desk: Desk, second: RecordStore) -> None:
         place = (NAMESPACE, "orders", "payments", 0)
@@ -72,17 +74,10 @@ class ConnectorSuite(StoreSuite):
         assert await desk.store.begin_message(*place, offset=5) == 1
 
     async def test_messages_are_counted_for_one_partition_of_one_connector(self, desk: Desk) -> None:
-        places = [
-            (NAMESPACE, "orders", "payments", 0),
-            (NAMESPACE, "orders", "payments", 1),
-            (NAMESPACE, "orders", "refunds", 0),
-            (NAMESPACE, "returns", "payments", 0),
-            ("other", "orders", "payments", 0),
-        ]
-        for place in places:
+        for place in PLACES:
             assert await desk.store.begin_message(*place, offset=5) == 1
-        await desk.store.end_message(*places[0])
-        assert [await desk.store.begin_message(*place, offset=5) for place in places] == [1, 2, 2, 2, 2]
+        await desk.store.end_message(*PLACES[0])
+        assert [await desk.store.begin_message(*place, offset=5) for place in PLACES] == [1, 2, 2, 2, 2]
 
     async def test_two_who_begin_a_message_at_once_are_both_counted(self, desk: Desk, second: RecordStore) -> None:
         place = (NAMESPACE, "orders", "payments", 0)
