@@ -229,6 +229,6 @@ async def test_a_file_of_an_older_version_is_brought_up_to_date_and_keeps_its_ru
         store = opened(path)
         assert run.run_id in await store.load([run.run_id])
         assert await store.begin_message(NAMESPACE, "orders", "payments", 0, offset=0) == 1
-        await store.end_message(NAMESPACE, "orders", "payments", 0)
+        await store.end_message(NAMESPACE, "orders", "payments", 0, offset=0)
         await store.close()
     assert tables(path) == tables(fresh)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -13,12 +14,14 @@ import pytest
 from tests.engine.kit import DAY, DEADLINE, MINUTE, SECOND, Thing
 
 from stepwell import (
+    EntryKind,
     ForeignID,
     InProcess,
     Message,
     Options,
     PauseCode,
     Run,
+    RunID,
     RunRecord,
     RunState,
     StoreUnavailableError,
@@ -33,6 +36,8 @@ from stepwell.testing import World
 OPEN_TICKS = "SELECT attempts, last_error FROM tick WHERE outcome = ''"
 DEATHS = 3
 """Of which the first is one that nobody could have told beforehand."""
+MOMENT = 0.3
+"""Seconds for which somebody takes his time, so that whoever may go on beside him does."""
 
 
 class S(StrEnum):
@@ -49,12 +54,20 @@ class _Stream:
         self._inner = inner
         self._suspect = suspect
         self._finished: list[Delivery] = []
+        self._received: deque[Delivery] = deque()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     async def receive(self) -> Sequence[Delivery]:
-        return [replace(delivery, suspect=self._suspect) for delivery in await self._inner.receive()]
+        """One at a time: each row is read by itself."""
+        if not self._received:
+            self._received.extend(await self._inner.receive())
+        return [replace(self._received.popleft(), suspect=self._suspect)]
+
+    def pending(self) -> int:
+        pending: int = self._inner.pending()
+        return pending + len(self._received)
 
     def finish(self, deliveries: Sequence[Delivery]) -> None:
         self._finished += deliveries
@@ -69,16 +82,22 @@ class _Store:
         self._inner = inner
         self.died = False
         self.gone = False
+        self.slow_to_load: RunID | None = None
         self.reading: Any = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    async def end_message(self, *place: Any) -> None:
+    async def end_message(self, *place: Any, offset: int) -> None:
         if self.gone:
             # A process that has ended says nothing more.
             raise StoreUnavailableError("the process has ended")
-        await self._inner.end_message(*place)
+        await self._inner.end_message(*place, offset=offset)
+
+    async def load(self, run_ids: Sequence[RunID]) -> Any:
+        if self.slow_to_load in run_ids:
+            await asyncio.sleep(MOMENT)
+        return await self._inner.load(run_ids)
 
     def stream(self) -> Any:
         self.reading = _Stream(self._inner.stream(), suspect=self.died)
@@ -96,6 +115,11 @@ class Mortal(World[Any, Any, Any]):
             # It hands on all else.
             self._store = cast("Any", self.mortal)
         await super()._boot()
+
+    async def settle(self) -> None:
+        """Messages are turned while runs are handled, as in a worker."""
+        await asyncio.gather(self._engine._settled(), *(each.drain() for each in self._engine._connectors))
+        await super().settle()
 
     async def die(self) -> None:
         self.mortal.died = True
@@ -143,9 +167,9 @@ class Trap:
         @wf.connector("feed", InProcess("feed"))
         async def turn(message: Message[Thing]) -> TriggerRequest[Thing]:
             self.calls.append((message.value.text, "feed"))
-            if message.value.text == "dies":
+            if message.value.text == "dies" or (message.value.text == "either" and len(self.calls) % 2):
                 await self._fall()
-            if message.value.text == "fails":
+            if message.value.text in {"fails", "either"}:
                 raise ConnectionError
             return wf.trigger(message.value.text, Thing(text="at once"))
 
@@ -163,6 +187,8 @@ class Trap:
 
     async def _go(self, run: Run[Thing] | RunRecord[Thing, S], place: str) -> None:
         self.calls.append((run.foreign_id, place))
+        if run.object.text.endswith(f"slow in {place}"):
+            await asyncio.sleep(3 * MOMENT)
         if run.object.text.endswith(f"dies in {place}"):
             await self._fall()
 
@@ -185,21 +211,23 @@ async def falls(world: Mortal, trap: Trap, by: timedelta) -> bool:
     trap.fallen.clear()
     if fallen:
         await world.die()
+    else:
+        passing.result()
     return fallen
 
 
 @pytest.mark.parametrize(
-    ("way", "place"),
+    ("way", "place", "actor"),
     [
-        ("at once", "new"),
-        ("at once", "work"),
-        ("called", "call"),
-        ("called", "work"),
-        ("timed out", "late"),
-        ("timed out", "work"),
+        ("at once", "new", "step"),
+        ("at once", "work", "step"),
+        ("called", "call", "callback/call"),
+        ("called", "work", "step"),
+        ("timed out", "late", "timeout/late"),
+        ("timed out", "work", "step"),
     ],
 )
-async def test_whoever_ends_its_process_is_paused(way: str, place: str) -> None:
+async def test_whoever_ends_its_process_is_paused(way: str, place: str, actor: str) -> None:
     trap = Trap()
     async with Mortal(trap.wf) as world:
         await world.runs.trigger("good", Thing(text=way))
@@ -214,6 +242,8 @@ async def test_whoever_ends_its_process_is_paused(way: str, place: str) -> None:
         assert trap.deaths == DEATHS
         assert paused.pause_code is PauseCode.PROCESS_DIED
         assert "ended during each of" in paused.last_error
+        [line] = [line for line in await world.runs.history(paused.id) if line.kind is EntryKind.PAUSE]
+        assert line.actor == actor
         assert (await world.runs.get(ForeignID("good"))).state is RunState.COMPLETED
 
 
@@ -286,3 +316,42 @@ async def test_a_message_that_fails_is_not_taken_for_one_that_ends_its_process()
             await world.die()
         assert await world.client.dead_letters("trap") == []
         assert trap.calls.count(("fails", "feed")) >= 2 * DEATHS
+
+
+async def test_a_message_that_now_fails_and_now_ends_its_process_is_a_dead_letter() -> None:
+    trap = Trap()
+    async with Mortal(trap.wf, settings=EngineSettings(connector_attempts=100)) as world:
+        await world.send("feed", {"text": "either"})
+        while await falls(world, trap, SECOND) or await world.client.dead_letters("trap") == []:
+            assert trap.deaths <= DEATHS, "it is tried again and again"
+        [letter] = await world.client.dead_letters("trap")
+        assert letter.reason.startswith("ProcessDied: ")
+
+
+async def test_nobody_is_blamed_for_a_message_that_ends_the_process() -> None:
+    trap = Trap()
+    async with Mortal(trap.wf) as world:
+        for name in ("1", "2"):
+            await world.runs.trigger(name, Thing(text="at once, slow in new"))
+        await world.send("feed", {"text": "dies"})
+        while await falls(world, trap, MINUTE):
+            assert trap.deaths <= 1 + DEATHS, "it is tried again and again"
+        assert [letter.offset for letter in await world.client.dead_letters("trap")] == [0]
+        for name in ("1", "2"):
+            assert (await world.runs.get(ForeignID(name))).state is RunState.COMPLETED
+
+
+async def test_nobody_is_blamed_for_a_run_whose_row_was_being_read() -> None:
+    trap = Trap()
+    async with Mortal(trap.wf) as world:
+        await world.runs.trigger("good", Thing(text="at once, slow in new"))
+        await world.runs.trigger("bad", Thing(text="at once, dies in new"))
+        for _ in range(2):
+            assert await falls(world, trap, MINUTE)
+        worse = await world.runs.trigger("worse", Thing(text="at once, dies in new"))
+        world.mortal.slow_to_load = worse.id
+        while await falls(world, trap, MINUTE):
+            assert trap.deaths <= 2 * DEATHS, "it is tried again and again"
+        for name in ("bad", "worse"):
+            assert (await world.runs.get(ForeignID(name))).pause_code is PauseCode.PROCESS_DIED
+        assert (await world.runs.get(ForeignID("good"))).state is RunState.COMPLETED

@@ -344,10 +344,10 @@ def _failed(
     return Postponed(attempts=attempts, next_at=later(now, wait), error=clip(error))
 
 
-def process_died(definition: WorkflowDefinition, record: Record, crashes: int, now: datetime) -> Decision:
+def process_died(definition: WorkflowDefinition, record: Record, cause: Cause, crashes: int, now: datetime) -> Decision:
     """The process that handled the run ended each time: it is not tried again by itself."""
     error = f"the process of its worker ended during each of {crashes} attempts"
-    return _paused_by_error(definition, record, ByStep(), error, PauseCode.PROCESS_DIED, now)
+    return _paused_by_error(definition, record, cause, error, PauseCode.PROCESS_DIED, now)
 
 
 def _refused(record: Record, cause: ByCallback, error: str) -> Decision:

@@ -4,7 +4,8 @@ The effect carries the message's own key (topic, partition, offset, broker times
 changes nothing, and the position may be saved after the effect.
 
 What is read first after taking over may be what the reader before ended of: of that each message is counted before it
-is turned, one at a time, and one that was begun too often becomes a dead letter.
+is turned, one at a time. One that was begun before and came to no end runs alone in its process, and one that was begun
+too often becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import hashlib
 import logging
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -50,6 +52,8 @@ class _Line:
     """Of the first one."""
     next_at: datetime | None = None
     """When the first one is tried again."""
+    begun: int = 0
+    """How often the first one was begun, with the time that this process has counted; 0: it has counted none."""
 
 
 class ConnectorLoop:
@@ -69,8 +73,6 @@ class ConnectorLoop:
         self._reading = False
         self._wary = False
         """Whether this is what was read first."""
-        self._begun: dict[int, int] = {}
-        """The message of each partition that this process has counted: it lives, so it need not count it again."""
 
     async def run(self) -> None:
         """Read until cancelled."""
@@ -126,9 +128,7 @@ class ConnectorLoop:
             # Only now: what is read and not turned would be passed over by the next read.
             if self._last is not None:
                 await self._source.save(self._last)
-                if self._wary:
-                    await self._got_over()
-            self._last = None
+            self._last, self._wary = None, False
         return turned
 
     async def _drain_all(self) -> int:
@@ -147,7 +147,6 @@ class ConnectorLoop:
         if not self._lines_left():
             if not self._reading:
                 self._reading = self._wary = True
-                self._begun.clear()
             for message in await self._source.read(self._context.settings.connector_batch):
                 self._lines.setdefault(message.partition, _Line()).messages.append(message)
                 self._last = message
@@ -176,8 +175,13 @@ class ConnectorLoop:
         if line.next_at is not None and line.next_at > now:
             return False
         try:
-            reason = await self._deadly(message) or await self._once(message)
+            reason = await self._effect(line, message)
         except StoreError:
+            raise
+        except asyncio.CancelledError:
+            # The process lives, and stops.
+            with suppress(StoreError):
+                await self._take_back(line, message)
             raise
         except (PermanentError, RuleError, InvalidObjectError, RunNotFoundError) as error:
             # The message itself is at fault: another try would say the same.
@@ -186,34 +190,43 @@ class ConnectorLoop:
             reason = str(failure_of(error))
             options = self._connector.options
             line.failures += 1
-            if self._wary:
-                await self._context.store.end_message(*self._place, message.partition)
+            await self._take_back(line, message)
             if line.failures < (options.pause_after_errors or self._context.settings.connector_attempts):
                 line.next_at = now + backoff(options, attempts=line.failures, jitter=self._context.jitter())
                 return False
         if reason:
             await self._bury(message, reason)
-        line.failures, line.next_at = 0, None
+        line.failures, line.next_at, line.begun = 0, None, 0
         return True
 
-    async def _got_over(self) -> None:
-        for partition in self._begun:
-            await self._context.store.end_message(*self._place, partition)
-        self._wary = False
+    async def _effect(self, line: _Line, message: Message) -> str:
+        """The message's effect, as ``_once``; or why it is not turned any more."""
+        solitude = self._context.solitude
+        async with solitude.beside():
+            if not self._wary or await self._count(line, message) == 1:
+                return await self._once(message)
+            # While it waits for its turn, its process may end of another.
+            await self._take_back(line, message)
+        async with solitude.alone():
+            if await self._count(line, message) > _DEATHS:
+                return f"{PauseCode.PROCESS_DIED}: the process of its worker ended during each of {_DEATHS} tries"
+            return await self._once(message)
+
+    async def _count(self, line: _Line, message: Message) -> int:
+        """How often it was begun and came to no end, this time too: a process that lives has counted once."""
+        if not line.begun:
+            place = *self._place, message.partition
+            line.begun = await self._context.store.begin_message(*place, offset=message.offset)
+        return line.begun
+
+    async def _take_back(self, line: _Line, message: Message) -> None:
+        if line.begun:
+            await self._context.store.end_message(*self._place, message.partition, offset=message.offset)
+            line.begun = 0
 
     @property
     def _place(self) -> tuple[str, str, str]:
         return self._context.settings.namespace, self._workflow, self._connector.name
-
-    async def _deadly(self, message: Message) -> str:
-        """Why the message is not turned any more, if it was begun too often and came to no end."""
-        if not self._wary or self._begun.get(message.partition) == message.offset:
-            return ""
-        times = await self._context.store.begin_message(*self._place, message.partition, offset=message.offset)
-        self._begun[message.partition] = message.offset
-        if times <= _DEATHS:
-            return ""
-        return f"{PauseCode.PROCESS_DIED}: the process of its worker ended during each of {_DEATHS} tries"
 
     async def _once(self, message: Message) -> str:
         """The message's effect; a reason where it could have none."""

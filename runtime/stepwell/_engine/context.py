@@ -18,6 +18,7 @@ from stepwell._engine.rates import Rates
 from stepwell._engine.reader import RowReader
 from stepwell._engine.relay import Relay
 from stepwell._engine.settings import EngineSettings
+from stepwell._engine.solitude import Solitude
 from stepwell._engine.versions import Versions
 from stepwell.application import Application
 from stepwell.ports.clock import Clock
@@ -86,6 +87,12 @@ class Context:
     """Tell the keeper that something falls due then."""
     fault: Callable[[Record, EventKind], BaseException | None] = lambda _record, _kind: None
     """Tests make attempts fail here."""
+
+    solitude: Solitude = field(init=False)
+    """Who runs alone."""
+
+    def __post_init__(self) -> None:
+        self.solitude = Solitude(self.lanes, self.clock, self.settings.check_out_after)
 
     def hosts(self, event: Event) -> bool:
         """Whether this process handles the event."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from stepwell._domain.decide import may_start
@@ -45,14 +44,11 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._put_off: dict[asyncio.TimerHandle, Sequence[Delivery]] = {}
         self._ahead: dict[int, int] = {}
-        self._working = 0
         self._activity = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self.overflow = Overflow(context, self.later)
-        self._suspects = Suspects(
-            context, steps, start=self._start, run=self._work_alone, give_back=self._put_back, quiet=self._quiet
-        )
+        self._suspects = Suspects(context, steps, start=self._start, run=self._work, give_back=self._put_back)
         self.failure: BaseException | None = None
         """The first fault of the engine's own, never of user code: its run is left as it is until a restart."""
 
@@ -226,12 +222,7 @@ class Dispatcher:
             self.spawn(self._suspects.admit(suspects))
 
     def _start(self, work: Work) -> None:
-        self._working += 1
         self.spawn(self._work(work))
-
-    async def _work_alone(self, work: Work) -> None:
-        self._working += 1
-        await self._work(work)
 
     async def _load_alone(self, taken: Sequence[tuple[Lane, Delivery]], error: Exception) -> None:
         """One row that cannot be understood is left alone, unfinished, and its neighbours are not."""
@@ -299,7 +290,6 @@ class Dispatcher:
             )
             self.later(_TROUBLE_WAIT, [work.delivery])
         finally:
-            self._working -= 1
             if run_id:
                 self._context.in_hand.pop(run_id, None)
             self._let_go(work)
@@ -309,15 +299,6 @@ class Dispatcher:
 
     def _put_back(self, work: Work) -> None:
         self._give_back(work.lane, work.delivery, _TROUBLE_WAIT)
-
-    async def _quiet(self) -> None:
-        """Return when no handler is running; one that runs for long is not waited for."""
-        deadline = self._context.clock.monotonic() + self._context.settings.check_out_after
-        while self._working and self._context.clock.monotonic() < deadline:
-            self._activity.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_TROUBLE_WAIT):
-                    await self._activity.wait()
 
     def _let_go(self, work: Work) -> None:
         self._context.lanes.release_slot(work.lane)

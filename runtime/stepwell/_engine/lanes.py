@@ -5,6 +5,7 @@ A run is in at most one lane's hands at a time: whatever else arrives for it wai
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -82,7 +83,9 @@ class Lanes:
         self.closing = False
         """The engine stops: runs in hand are let go between two steps, and a cancellation is the engine's own."""
         self.held_back = False
-        """Nothing starts for a while, because one run is to run alone."""
+        """Nothing starts for a while; see ``Solitude``."""
+        self.changed = asyncio.Event()
+        """Set whenever a slot becomes free."""
         self.on_free: Callable[[], None] = lambda: None
         """Called when a slot becomes free outside a loop's own turn."""
 
@@ -97,6 +100,11 @@ class Lanes:
     def in_hand(self) -> int:
         """How many runs are being handled."""
         return len(self._held)
+
+    @property
+    def slots_taken(self) -> int:
+        """Slots in use."""
+        return sum(lane.taken for lane in self._lanes.values())
 
     def taken(self) -> Counter[str]:
         """Slots in use, by workflow: also those for which the row is still being read."""
@@ -159,6 +167,7 @@ class Lanes:
     def release_slot(self, lane: Lane) -> None:
         """A slot is free again."""
         lane.taken -= 1
+        self.changed.set()
         if lane.waiting:
             self._ready[lane.key] = lane
 

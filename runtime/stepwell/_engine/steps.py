@@ -51,11 +51,11 @@ class StepLoop:
         definition = self._context.hosted[record.workflow].definition
         return decide(definition, record, cause, answer, self._context.store.now(), jitter=self._context.jitter())
 
-    async def give_up(self, work: Work, crashes: int) -> None:
+    async def give_up(self, work: Work, cause: Cause, crashes: int) -> None:
         """Pause a run that ended the process of its worker each time."""
         if work.loaded is not None:
-            definition = self._context.hosted[work.event.workflow].definition
-            await self.store(work, process_died(definition, work.loaded.record, crashes, self._context.store.now()))
+            definition, now = self._context.hosted[work.event.workflow].definition, self._context.store.now()
+            await self.store(work, process_died(definition, work.loaded.record, cause, crashes, now))
 
     async def _startable(self, work: Work) -> Record | None:
         """The row, if it is fresh and a handler may start for it; a suspended one is put by."""

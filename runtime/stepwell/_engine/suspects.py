@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
-from stepwell._domain.record import EventKind
+from stepwell._domain.outcomes import ByCallback, ByStep, ByTimeout, Cause
+from stepwell._domain.record import Event, EventKind, Record
 from stepwell._engine.context import Context, Work
 from stepwell._engine.steps import StepLoop
 from stepwell.errors import StoreError
@@ -31,10 +32,7 @@ def beware(work: Work) -> None:
 
 
 class Suspects:
-    """``start`` lets a work run beside others, ``run`` runs one to its end, ``give_back`` offers it again later.
-
-    ``quiet`` returns once nobody is at work.
-    """
+    """``start`` lets a work run beside others, ``run`` runs one to its end, ``give_back`` offers it again later."""
 
     def __init__(
         self,
@@ -44,14 +42,12 @@ class Suspects:
         start: Callable[[Work], None],
         run: Callable[[Work], Awaitable[None]],
         give_back: Callable[[Work], None],
-        quiet: Callable[[], Awaitable[None]],
     ) -> None:
         self._context = context
         self._steps = steps
         self._start = start
         self._run = run
         self._give_back = give_back
-        self._quiet = quiet
         self._line: deque[Work] = deque()
         self._running = False
 
@@ -73,7 +69,9 @@ class Suspects:
             return
         for work in first:
             self._start(work)
-        self._line.extend(work for work in works if work not in first)
+        again = [work for work in works if work not in first]
+        self._line.extend(again)
+        self._context.solitude.standing_by += len(again)
         if self._line and not self._running:
             await self._one_by_one()
 
@@ -83,26 +81,39 @@ class Suspects:
             await self._context.store.forgive([(work.event.run_id, work.loaded.record.version)])
 
     async def _one_by_one(self) -> None:
-        # From here on nobody else starts, until the line is through.
-        self._running = self._context.lanes.held_back = True
+        self._running = True
         try:
-            while self._line:
-                await self._quiet()
-                await self._alone(self._line.popleft())
+            async with self._context.solitude.alone():
+                while self._line:
+                    await self._alone(self._line.popleft())
         finally:
-            self._running = self._context.lanes.held_back = False
-            self._context.lanes.on_free()
+            self._running = False
 
     async def _alone(self, work: Work) -> None:
         try:
             await self._context.reload(work)
             counted = await self._count([work])
-            if counted >= MAX_CRASHES:
-                await self._steps.give_up(work, counted - 1)
+            if counted >= MAX_CRASHES and work.loaded is not None:
+                await self._steps.give_up(work, await self._cause(work.event, work.loaded.record), counted - 1)
+            await self._run(work)
         except StoreError:
             self._give_back(work)
-            return
-        await self._run(work)
+        finally:
+            self._context.solitude.standing_by -= 1
+
+    async def _cause(self, event: Event, record: Record) -> Cause:
+        """Whose handler the event starts, as history names it."""
+        match event.kind:
+            case EventKind.TIMEOUT | EventKind.ARM:
+                return ByTimeout(name=event.name, visit=event.version)
+            case EventKind.CALLBACK:
+                status = self._context.hosted[record.workflow].definition.status(record.status)
+                for row in await self._context.store.waiting(record.run_id):
+                    if status is not None and status.callback(row.name):
+                        return ByCallback(name=row.name, inbox_id=row.inbox_id)
+                return ByStep()
+            case _:
+                return ByStep()
 
     async def _count(self, works: Sequence[Work]) -> int:
         """Count one more for each; returns the highest count."""

@@ -276,8 +276,8 @@ class ConnectorStore(Protocol):
         """
         ...
 
-    async def end_message(self, namespace: str, workflow: str, connector: str, partition: int) -> None:
-        """What was begun last in this partition came to an end, whatever that was."""
+    async def end_message(self, namespace: str, workflow: str, connector: str, partition: int, *, offset: int) -> None:
+        """This message was begun and came to an end, whatever that was: takes back one count, if there is one."""
         ...
 
     async def bury(self, letter: DeadLetter) -> None:

@@ -22,7 +22,10 @@ ON CONFLICT (namespace, workflow, connector, shard) DO UPDATE
 SET place = excluded.place, times = CASE place WHEN excluded.place THEN times + 1 ELSE 1 END
 RETURNING times
 """
-_END = "DELETE FROM begun WHERE namespace = ? AND workflow = ? AND connector = ? AND shard = ?"
+_END = """
+UPDATE begun SET times = times - 1
+WHERE namespace = ? AND workflow = ? AND connector = ? AND shard = ? AND place = ? AND times > 0
+"""
 _BURY = f"INSERT INTO dead_letter ({LETTER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608  (ours)
 _LETTERS = f"SELECT {LETTER} FROM dead_letter WHERE namespace = ? AND workflow = ? ORDER BY seq"  # noqa: S608  (ours)
 _LAST_MESSAGE = "SELECT coalesce(max(place), -1) FROM topic_message WHERE topic = ?"
@@ -53,9 +56,9 @@ class Topics(Part):
         times: int = await self._db.write(lambda tx: tx.conn.execute(_BEGIN, row).fetchone()[0])
         return times
 
-    async def end_message(self, namespace: str, workflow: str, connector: str, partition: int) -> None:
-        """What was begun last came to an end."""
-        row = (namespace, workflow, connector, partition)
+    async def end_message(self, namespace: str, workflow: str, connector: str, partition: int, *, offset: int) -> None:
+        """Take back that a message was begun."""
+        row = (namespace, workflow, connector, partition, offset)
         await self._db.write(lambda tx: tx.conn.execute(_END, row).rowcount)
 
     async def bury(self, letter: DeadLetter) -> None:

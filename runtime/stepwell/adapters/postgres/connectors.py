@@ -22,7 +22,10 @@ ON CONFLICT (namespace, workflow, connector, shard) DO UPDATE
 SET place = excluded.place, times = CASE b.place WHEN excluded.place THEN b.times + 1 ELSE 1 END
 RETURNING times
 """
-_END = "DELETE FROM connector_begun WHERE namespace = $1 AND workflow = $2 AND connector = $3 AND shard = $4"
+_END = """
+UPDATE connector_begun SET times = times - 1
+WHERE namespace = $1 AND workflow = $2 AND connector = $3 AND shard = $4 AND place = $5 AND times > 0
+"""
 _BURY = f"""
 INSERT INTO dead_letter ({LETTER}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING
 """  # noqa: S608  (no text from outside)
@@ -48,9 +51,9 @@ class Connectors(Part):
         [row] = await self._db.once(_BEGIN, namespace, workflow, connector, partition, offset)
         return int(row[0])
 
-    async def end_message(self, namespace: str, workflow: str, connector: str, partition: int) -> None:
-        """What was begun last came to an end."""
-        await self._db.once(_END, namespace, workflow, connector, partition)
+    async def end_message(self, namespace: str, workflow: str, connector: str, partition: int, *, offset: int) -> None:
+        """Take back that a message was begun."""
+        await self._db.once(_END, namespace, workflow, connector, partition, offset)
 
     async def bury(self, letter: DeadLetter) -> None:
         """Record a dead letter, once per (connector, topic, partition, offset)."""

@@ -69,14 +69,23 @@ class ConnectorSuite(StoreSuite):
         assert await desk.store.begin_message(*place, offset=5) == 3
         assert await desk.store.begin_message(*place, offset=2**40) == 1, "another one"
         assert [await desk.store.begin_message(*place, offset=5) for _ in range(2)] == [1, 2]
-        await desk.store.end_message(*place)
-        await desk.store.end_message(*place)
+
+    async def test_a_message_that_comes_to_an_end_takes_back_its_own_count(self, desk: Desk) -> None:
+        place = (NAMESPACE, "orders", "payments", 0)
+        await desk.store.end_message(*place, offset=5)
+        assert [await desk.store.begin_message(*place, offset=5) for _ in range(3)] == [1, 2, 3]
+        await desk.store.end_message(*place, offset=5)
+        assert await desk.store.begin_message(*place, offset=5) == 3
+        await desk.store.end_message(*place, offset=4)
+        assert await desk.store.begin_message(*place, offset=5) == 4, "that was another one"
+        for _ in range(9):
+            await desk.store.end_message(*place, offset=5)
         assert await desk.store.begin_message(*place, offset=5) == 1
 
     async def test_messages_are_counted_for_one_partition_of_one_connector(self, desk: Desk) -> None:
         for place in PLACES:
             assert await desk.store.begin_message(*place, offset=5) == 1
-        await desk.store.end_message(*PLACES[0])
+        await desk.store.end_message(*PLACES[0], offset=5)
         assert [await desk.store.begin_message(*place, offset=5) for place in PLACES] == [1, 2, 2, 2, 2]
 
     async def test_two_who_begin_a_message_at_once_are_both_counted(self, desk: Desk, second: RecordStore) -> None:
