@@ -197,6 +197,15 @@ def test_a_handler_that_ends_its_process_for_ever_is_found() -> None:
     assert judged(BadHandlers().judge(played, replace(evidence, lines=[*story.lines, pause]))) == []
 
 
+def test_a_run_that_is_blamed_for_another_is_found() -> None:
+    story = good()
+    pause = replace(story.lines[0], run_id="run-4", version=9, kind="pause", reason="ProcessDied: 3 times")
+    evidence = story.evidence(lines=[*story.lines, pause])
+
+    found = judged(BadHandlers().judge(Played("F10", poisoned={"run-1": "New"}), evidence))
+    assert found == ["is paused at version 9 for what others did"]
+
+
 def test_a_message_that_ends_its_process_for_ever_is_found() -> None:
     played, evidence = Played("F10", poisoned={}, deadly=1), good().evidence()
 

@@ -63,6 +63,9 @@ class BadHandlers(Fault):
             reasons = [line.reason for line in lines if line.kind == "pause"]
             if len(tries) >= _TRIES and not any(reason.startswith(_ENDS_ITS_PROCESS) for reason in reasons):
                 yield Violation(self.name, run_id, f"ends its process and was not paused for it: {reasons}")
+        for line in evidence.lines:
+            if line.reason.startswith(_ENDS_ITS_PROCESS) and line.run_id not in round_.poisoned:
+                yield Violation(self.name, line.run_id, f"is paused at version {line.version} for what others did")
         deadly = [reason for reason in evidence.letters if reason.startswith(_ENDS_ITS_PROCESS)]
         if len(deadly) != round_.deadly:
             yield Violation(self.name, "", f"{round_.deadly} messages end their process, dead letters: {deadly}")
