@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from enum import StrEnum
@@ -38,6 +39,13 @@ DEATHS = 3
 """Of which the first is one that nobody could have told beforehand."""
 MOMENT = 0.3
 """Seconds for which somebody takes his time, so that whoever may go on beside him does."""
+
+
+async def within_a_moment(event: asyncio.Event) -> None:
+    """Wait for what may not happen at all."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(MOMENT):
+            await event.wait()
 
 
 class S(StrEnum):
@@ -83,6 +91,8 @@ class _Store:
         self.died = False
         self.gone = False
         self.slow_to_load: RunID | None = None
+        self.awaited = asyncio.Event()
+        """For this, or for a moment, the row is waited for."""
         self.reading: Any = None
 
     def __getattr__(self, name: str) -> Any:
@@ -96,7 +106,7 @@ class _Store:
 
     async def load(self, run_ids: Sequence[RunID]) -> Any:
         if self.slow_to_load in run_ids:
-            await asyncio.sleep(MOMENT)
+            await within_a_moment(self.awaited)
         return await self._inner.load(run_ids)
 
     def stream(self) -> Any:
@@ -138,6 +148,8 @@ class Trap:
     def __init__(self) -> None:
         self.deaths = 0
         self.fallen = asyncio.Event()
+        self.slow = asyncio.Event()
+        """Whoever takes his time has begun."""
         self.calls: list[tuple[str, str]] = []
         self.wf: Workflow[Thing, S, None] = Workflow(
             "trap", object=Thing, status=S, start=S.NEW, options=Options(backoff_initial=SECOND, backoff_max=SECOND)
@@ -188,13 +200,20 @@ class Trap:
     async def _go(self, run: Run[Thing] | RunRecord[Thing, S], place: str) -> None:
         self.calls.append((run.foreign_id, place))
         if run.object.text.endswith(f"slow in {place}"):
-            await asyncio.sleep(3 * MOMENT)
+            self.slow.set()
+            await within_a_moment(self.fallen)
+            if self.fallen.is_set():
+                await self._end()
         if run.object.text.endswith(f"dies in {place}"):
             await self._fall()
 
     async def _fall(self) -> None:
         self.deaths += 1
         self.fallen.set()
+        await self._end()
+
+    async def _end(self) -> None:
+        """The process has ended."""
         await asyncio.Event().wait()
 
 
@@ -349,7 +368,8 @@ async def test_nobody_is_blamed_for_a_run_whose_row_was_being_read() -> None:
         for _ in range(2):
             assert await falls(world, trap, MINUTE)
         worse = await world.runs.trigger("worse", Thing(text="at once, dies in new"))
-        world.mortal.slow_to_load = worse.id
+        world.mortal.slow_to_load, world.mortal.awaited = worse.id, trap.slow
+        trap.slow.clear()
         while await falls(world, trap, MINUTE):
             assert trap.deaths <= 2 * DEATHS, "it is tried again and again"
         for name in ("bad", "worse"):
