@@ -24,7 +24,18 @@ __all__ = [
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_KUBERNETES = frozenset({"apiserver", "cluster_api", "release"})
+_HERE = Path(__file__).parent
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Say which tests need a Kubernetes API, and which take all of the machine, for minutes."""
+    if not _KUBERNETES.isdisjoint(getattr(item, "fixturenames", ())):
+        item.add_marker("kubernetes")
+    if item.path == _HERE / "chaos" / "test_chaos.py":
+        item.add_marker("chaos")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The rounds of chaos take all of the machine, for minutes: nothing that is behind them has to wait for it."""
-    rounds = Path(__file__).parent / "chaos" / "test_chaos.py"
-    items.sort(key=lambda item: item.path == rounds)
+    """Nothing is behind the rounds of chaos; what needs the whole cluster comes when it has had time to come up."""
+    items.sort(key=lambda item: (item.get_closest_marker("chaos") is not None, _HERE / "e2e" in item.path.parents))

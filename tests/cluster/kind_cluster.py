@@ -36,8 +36,8 @@ UP_SECONDS = 3600.0
 DOWN_SECONDS = 120.0
 
 _READ_SECONDS = 60.0
-_NICE = 19
-"""What brings it up leaves the processors to the tests that run meanwhile."""
+_NICE = 5
+"""What brings it up, and the cluster itself, leave most of the processors to the tests that run meanwhile."""
 _SHOWN = 6000
 
 _KEEPER = """
