@@ -15,11 +15,14 @@ import pytest_asyncio
 from tests.cluster.postgres import Server
 
 from stepwell._domain.decision import Decision
-from stepwell._domain.record import Record
+from stepwell._domain.ids import RunID
+from stepwell._domain.record import Event, EventKind, Record
 from stepwell.adapters.postgres import PostgresStore
+from stepwell.adapters.postgres.outbox import Outbox
 from stepwell.adapters.postgres.writer import MAX_ROWS
 from stepwell.errors import StoreError, StoreUnavailableError
 from stepwell.ports.store import StartOutcome, Won
+from stepwell.ports.stream import Delivery
 from stepwell.testing.conformance.builders import Desk, definition
 
 DEADLINE = 20.0
@@ -367,3 +370,35 @@ async def test_what_is_asked_for_while_finished_rows_are_deleted_is_not_forgotte
         await asyncio.sleep(0)
     async with asyncio.timeout(DEADLINE):
         assert await moving != [None]
+
+
+async def test_what_another_had_first_is_pending_no_more(bench: Bench) -> None:
+    stream = bench.store.stream()
+    records = await bench.started(3)
+    assert stream.pending() == 3
+    await bench.admin.execute("DELETE FROM outbox")
+    receiving = asyncio.create_task(stream.receive())
+    async with asyncio.timeout(DEADLINE):
+        while stream.pending():  # noqa: ASYNC110  (the stream tells nobody)
+            await asyncio.sleep(0.002)
+    [record] = await bench.started(1)
+    assert record not in records
+    assert [delivery.event.run_id for delivery in await receiving] == [record.run_id]
+
+
+def test_what_is_received_before_its_writer_knows_of_it_is_pending_until_the_next_look() -> None:
+    outbox = Outbox()
+    outbox.follow()
+    event = Event(kind=EventKind.STEP, namespace="default", workflow="w", run_id=RunID("r"), version=1, status="A")
+    early, late = Delivery(event=event, position=1), Delivery(event=event, position=2)
+    look = outbox.look()
+    assert outbox.received([early]) == [early]
+    outbox.stored([early])
+    outbox.seen_all(look)
+    assert outbox.unread == 1, "that look had begun before"
+    look = outbox.look()
+    outbox.stored([late])
+    outbox.seen_all(look)
+    assert outbox.unread == 1, "the late one may have been stored behind that look"
+    assert outbox.received([late]) == [late]
+    assert outbox.unread == 0

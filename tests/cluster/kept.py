@@ -12,7 +12,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -65,8 +66,18 @@ class Kept:
         self._say("stop")
 
     def freeze(self) -> None:
-        """Let it stand still, as by SIGSTOP, until ``thaw`` or its end."""
+        """Let it stand still, as by SIGSTOP, until ``thaw`` or its end. Returns when all of its threads do."""
         os.kill(self.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + END_SECONDS
+        while any(state != "T" for state in self._states()):
+            assert time.monotonic() < deadline, f"{self.pid} does not stand still"
+            time.sleep(0.001)
+
+    def _states(self) -> Iterator[str]:
+        """The state of each thread; see proc_pid_stat(5)."""
+        for stat in Path(f"/proc/{self.pid}/task").glob("*/stat"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                yield stat.read_text("ascii", "replace").rpartition(")")[2].split()[0]
 
     def thaw(self) -> None:
         """Let it go on."""

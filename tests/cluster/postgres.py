@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 PROGRAMS = Path("/usr/lib/postgresql")
 STARTUP_SECONDS = 30.0
+_SHOWN = 4000
 _TEMPLATE = "stepwell_template"
 
 IN_MEMORY = {
@@ -114,12 +115,16 @@ class Server:
         await self._administer(f"DROP TABLESPACE {name}")
 
     async def _administer(self, sql: str) -> None:
-        # Not kept open meanwhile: a test may start the server anew.
-        connection = await asyncpg.connect(self.dsn("postgres"))
         try:
-            await connection.execute(sql)
-        finally:
-            await connection.close()
+            # Not kept open meanwhile: a test may start the server anew.
+            connection = await asyncpg.connect(self.dsn("postgres"), timeout=STARTUP_SECONDS)
+            try:
+                await connection.execute(sql, timeout=STARTUP_SECONDS)
+            finally:
+                await connection.close(timeout=STARTUP_SECONDS)
+        except TimeoutError:
+            log = (self.directory / "log").read_text("utf-8", errors="replace")[-_SHOWN:]
+            raise AssertionError(f"{sql}: nothing within {STARTUP_SECONDS:.0f} s; the server's log:\n{log}") from None
 
 
 def programs() -> Path:

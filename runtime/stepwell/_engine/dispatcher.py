@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from stepwell._domain.decide import may_start
@@ -32,6 +33,7 @@ _TROUBLE_WAIT = 1.0
 _NOWHERE_WAIT = 10.0
 """Seconds after which an event is offered again that should be handled here, but that this release does not know."""
 _LAST_WAIT = 5.0
+_LOOK_WAIT = 0.2
 
 
 class Dispatcher:
@@ -316,7 +318,10 @@ class Dispatcher:
         """Return when ``idle``."""
         while not self.idle:
             self._activity.clear()
-            await self._activity.wait()
+            # Nobody tells that what was to be received is gone, because another process had it first.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_WAIT):
+                    await self._activity.wait()
 
     def hand_back(self) -> list[Delivery]:
         """Start nothing more; returns what was received and not started, which is forgotten."""

@@ -29,13 +29,15 @@ class Outbox:
         self._kept_ahead: set[int] = set()
         self._expected: dict[Key, list[Delivery]] = {}
         self._given_back: list[Delivery] = []
-        self._unread: set[int] | None = None
+        self._unread: dict[int, int] | None = None
+        """By position: the number of looks that had begun when it was stored, in that order."""
+        self._looks = 0
         self._taker: Taker | None = None
 
     def follow(self) -> None:
         """From now on somebody receives: count what is stored and not received."""
         if self._unread is None:
-            self._unread = set()
+            self._unread = {}
 
     def hand_to(self, taker: Taker) -> None:
         """From now on whatever is stored here, kept or not, is handed out right after its commit, in that order."""
@@ -84,17 +86,35 @@ class Outbox:
     def stored(self, deliveries: Sequence[Delivery], kept: Collection[int] = ()) -> None:
         """Events were committed by this process; those at ``kept`` are in their writer's hands already."""
         if self._unread is not None:
-            self._unread.update(d.position for d in deliveries if d.position not in kept)
+            self._unread.update((d.position, self._looks) for d in deliveries if d.position not in kept)
         if self._taker is not None and deliveries:
             self._taker(deliveries, kept)
 
     def received(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Of these, the ones to hand out, with those that were held back wrongly."""
         if self._unread is not None:
-            self._unread.difference_update(delivery.position for delivery in deliveries)
+            for delivery in deliveries:
+                self._unread.pop(delivery.position, None)
         fresh, self._given_back = self._given_back, []
         fresh.extend(delivery for delivery in deliveries if not self._is_kept(delivery))
         return fresh
+
+    def look(self) -> int:
+        """Somebody is about to read what is stored; returns the number of this look."""
+        self._looks += 1
+        return self._looks
+
+    def seen_all(self, look: int) -> None:
+        """That look showed all that is to be received.
+
+        What was stored before and is unread still was received before its writer had the answer, or another process
+        has finished it.
+        """
+        while self._unread:
+            position, stored = next(iter(self._unread.items()))
+            if stored >= look:
+                break
+            del self._unread[position]
 
     def pass_kept(self, number: int) -> set[int]:
         """The ids up to this one that were kept and are told once: nobody need miss them."""

@@ -77,9 +77,12 @@ class PostgresStream:
     async def _next(self) -> list[Delivery]:
         while True:
             # Nothing is awaited between the answer and the end of this turn: a cancelled wait loses no event.
+            look = self._db.outbox.look()
             rows = await self._db.rows(_NEXT, self._cursor, list(self._gaps), self._namespace)
             fresh = self._db.outbox.received([delivery_of(row) for row in rows])
             self._note([row[0] for row in rows])
+            if len(rows) < _LIMIT:
+                self._db.outbox.seen_all(look)
             if fresh or len(rows) < _LIMIT:
                 return fresh
 
