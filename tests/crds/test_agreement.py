@@ -88,6 +88,7 @@ def with_url(url: str) -> dict[str, Any]:
         ("Run", {**SPECS["Run"], "foreignID": "1001\n"}),
         ("Run", {**SPECS["Run"], "ttlAfterFinished": "99999h99999m"}),
         ("Workflow", {**SPECS["Workflow"], "worker": {"image": "shop:1\u00a0"}}),
+        ("Workflow", {**SPECS["Workflow"], "worker": {"image": "shop:1", "replicas": 1.0}}),
         ("Workflow", {**SPECS["Workflow"], "worker": {"resources": {"limits": {"cpu": 1.5}}}}),
         ("Workflow", {**SPECS["Workflow"], "statuses": [None, *SPECS["Workflow"]["statuses"]]}),
         ("Workflow", with_url("https://[::g]/")),

@@ -25,6 +25,7 @@ from stepwell.resources.types import (
     PythonRef,
     Quantity,
     Replicas,
+    ScaledReplicas,
 )
 
 _RESERVED = "^([^/]*[.])?(stepwell[.]dev|kubernetes[.]io|k8s[.]io)/"
@@ -153,15 +154,13 @@ class ContainerResources(Model):
     )
 
 
+_PODS = "Number of pods, 1 to 256. Absent: the operator never sets it, so that an autoscaler can; 1 at first."
+
+
 class Pods(Model):
     """What the workflow's own worker and the worker of a single step may both set."""
 
-    replicas: Replicas | None = Field(
-        None,
-        description=(
-            "Number of pods, 1 to 256. Absent: the operator never sets it, so that an autoscaler can; 1 at first."
-        ),
-    )
+    replicas: Replicas | None = Field(None, description=_PODS)
     resources: ContainerResources | None = Field(None, description="CPU and memory of the container. Default: none.")
     node_selector: _NodeSelector = Field({}, description="Labels that the nodes must have. Default: none.")
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=32), ATOMIC] = Field(
@@ -176,6 +175,7 @@ class StepWorker(Pods):
 class Worker(Pods):
     """The pods that run the handlers."""
 
+    replicas: ScaledReplicas | None = Field(None, description=_PODS)
     image: Annotated[str, Field(strict=True, min_length=1, max_length=512, pattern=IMAGE)] | None = Field(
         None, description="Image with Stepwell and the handlers. Needed in a cluster; `stepwell dev` does without it."
     )

@@ -89,6 +89,10 @@ Int32 = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1), _WHOLE, _INT32]
 Positive = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1), _WHOLE, _INT32]
 Int64 = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1), _WHOLE, _INT64]
 Replicas = Annotated[int, Field(strict=True, ge=1, le=256), _WHOLE, _INT32]
+ScaledReplicas = Annotated[int, Field(strict=True, ge=1, le=256), _INT32]
+"""What the scale subresource sets: of all numbers, the API server takes none there that is written as 1.0."""
+CountedReplicas = Annotated[int, Field(strict=True, ge=0, le=2**31 - 1), _INT32]
+"""What the scale subresource tells; as above."""
 Concurrency = Annotated[int, Field(strict=True, ge=1, le=4096), _WHOLE, _INT32]
 
 

@@ -28,7 +28,17 @@ from stepwell.resources.schema import (
     within,
 )
 from stepwell.resources.sources import ConnectorSpec, ScheduleSpec
-from stepwell.resources.types import Duration, DurationOrZero, Flag, Int32, Int64, LongText, Replicas, StatusName, Time
+from stepwell.resources.types import (
+    CountedReplicas,
+    Duration,
+    DurationOrZero,
+    Flag,
+    Int64,
+    LongText,
+    Replicas,
+    StatusName,
+    Time,
+)
 
 _DECLARED = "[self.statuses.transformMapEntry(i, s, {s.name: true})].all(d, "
 """A set of the declared names, built once: looking each destination up in the list is over the API server's budget."""
@@ -238,7 +248,7 @@ class WorkflowStatus(Model):
     """What the operator observed; runs and schedules are written at most once a minute."""
 
     observed_generation: Int64 | None = Field(None, description="The metadata.generation that the operator acted on.")
-    replicas: Int32 | None = Field(None, description="Number of worker pods.")
+    replicas: CountedReplicas | None = Field(None, description="Number of worker pods.")
     selector: LongText | None = Field(None, description="Label selector of the worker pods, for autoscalers.")
     conditions: Conditions = Field(
         (),

@@ -182,8 +182,7 @@ async def _grow(admin: Any, settings: KafkaSettings, wanted: Mapping[str, int], 
                 await admin.create_partitions({name: NewPartitions(count)})
             except InvalidPartitionsError:
                 # Another worker was quicker, perhaps with a larger number.
-                again = await _described(admin, [name])
-                if len(again[name]["partitions"]) < count:
+                if not await _shown(admin, name, count):
                     raise
             except NO_RIGHT as error:
                 raise StoreRefusedError(
@@ -191,6 +190,16 @@ async def _grow(admin: Any, settings: KafkaSettings, wanted: Mapping[str, int], 
                     f" ({type(error).__name__}): grant it ALTER, or enlarge the topic by hand with kafka-topics --alter"
                 ) from error
             log.info("topic enlarged", extra={"action": "topic_enlarged", "topic": name, "partitions": count})
+
+
+async def _shown(admin: Any, name: str, count: int) -> bool:
+    """Whether so many partitions are there: the controller knows of them a moment before the brokers that are asked."""
+    for wait in _WAITS:
+        found = await _described(admin, [name])
+        if len(found[name]["partitions"]) >= count:
+            return True
+        await asyncio.sleep(wait)
+    return False
 
 
 async def _check_configs(admin: Any, settings: KafkaSettings, names: Sequence[str]) -> None:
