@@ -40,6 +40,8 @@ from stepwell.ports.store import WorkflowRow
 PLANNED_BEFORE = timedelta(minutes=5, seconds=30)
 """How long before the round the workflow was made: its schedule owes the planned times since then."""
 READY_SECONDS = 60.0
+_KEPT = 200_000
+"""Characters of the broker's log."""
 _LOOK = 0.1
 _UNDER_WAY = 0.5
 """Seconds for which a statement may be under way whose rows say an earlier time."""
@@ -221,6 +223,7 @@ async def run_round(fault: Fault, seed: int, servers: Servers, where: Path, *, k
         concerned = evidence.runs if keep else {violation.run_id for violation in violations if violation.run_id}
         told += [timeline(evidence, run_id) for run_id in sorted(concerned)]
         (directory / "violations.txt").write_text("\n".join(told) + "\n", "utf-8")
+        (directory / "kafka.log").write_text(servers.kafka.log_tail(_KEPT), "utf-8")
     else:
         shutil.rmtree(directory)
     return Result(

@@ -186,9 +186,9 @@ class Broker:
         whose = ["--bootstrap-server", self.bootstrap, "--entity-type", "users", "--entity-name", user]
         _run(self._java("kafka.admin.ConfigCommand", *whose, *change), f"changing the password of {user}")
 
-    def log_tail(self) -> str:
+    def log_tail(self, characters: int = 3000) -> str:
         """The end of what the broker said."""
-        return self._log.read_text("utf-8", "replace")[-3000:]
+        return self._log.read_text("utf-8", "replace")[-characters:]
 
     def _java(self, main: str, *arguments: str, jvm: Sequence[str] = SMALL_JVM) -> list[str]:
         logging = self._directory / "log4j2.properties"
