@@ -95,9 +95,10 @@ class Suspects:
             counted = await self._count([work])
             if counted >= MAX_CRASHES and work.loaded is not None:
                 await self._steps.give_up(work, await self._cause(work.event, work.loaded.record), counted - 1)
-            await self._run(work)
         except StoreError:
             self._give_back(work)
+        else:
+            await self._run(work)
         finally:
             self._context.solitude.standing_by -= 1
 

@@ -7,6 +7,7 @@ version, and what was read of it is held back for the case that another writer s
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import takewhile
 
 from stepwell._domain.ids import RunID
 from stepwell._domain.record import EventKind
@@ -110,11 +111,10 @@ class Outbox:
         What was stored before and is unread still was received before its writer had the answer, or another process
         has finished it.
         """
-        while self._unread:
-            position, stored = next(iter(self._unread.items()))
-            if stored >= look:
-                break
-            del self._unread[position]
+        if self._unread:
+            before = list(takewhile(lambda item: item[1] < look, self._unread.items()))
+            for position, _ in before:
+                del self._unread[position]
 
     def pass_kept(self, number: int) -> set[int]:
         """The ids up to this one that were kept and are told once: nobody need miss them."""
