@@ -5,7 +5,8 @@ A comment directly before a block is invisible to readers and tells the test wha
 - ``<!-- file: shop.py -->``: write the block to this file instead of running it;
 - ``<!-- background: listening -->``: start its one command, and go on once this text was printed;
 - ``<!-- exits: 1 -->``: its last command ends with this status and not with 0;
-- ``<!-- on a cluster: with what -->``: leave it to ``tests/e2e``, which runs it on the cluster of the tests;
+- ``<!-- on a cluster: the sample -->``: leave it to ``tests/e2e``, which runs it where ``make kind-up`` has been;
+- ``<!-- on a cluster: servers of its own -->``: likewise, on one without Stepwell, in reach of servers that speak TLS;
 - ``<!-- not run: reason -->``: leave it alone. The reason is compulsory.
 """
 
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = frozenset({"python", "bash", "yaml", "console", "json", "mermaid", "text", "toml"})
 RUN = frozenset({"python", "bash", "yaml", "console"})
 ELSEWHERE = "on a cluster"
+THE_SAMPLE, OWN_SERVERS = "the sample", "servers of its own"
 MARKERS = frozenset({"file", "background", "exits", ELSEWHERE, "not run"})
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\s*$")
@@ -44,9 +46,8 @@ class Block:
     def is_run(self) -> bool:
         return self.language in RUN and self.markers.keys().isdisjoint({"not run", ELSEWHERE})
 
-    @property
-    def is_for_a_cluster(self) -> bool:
-        return ELSEWHERE in self.markers
+    def is_for_a_cluster(self, with_what: str) -> bool:
+        return self.markers.get(ELSEWHERE) == with_what
 
 
 class PageError(Exception):
@@ -74,6 +75,8 @@ def _blocks(name: str, lines: list[str]) -> Iterator[Block]:
                 raise PageError(
                     f"{name}:{number}: {line.strip()}: known are {', '.join(sorted(MARKERS))}, with a value"
                 )
+            if key == ELSEWHERE and value not in {THE_SAMPLE, OWN_SERVERS}:
+                raise PageError(f"{name}:{number}: {value}: must be {THE_SAMPLE!r} or {OWN_SERVERS!r}")
             markers[key] = value
         elif fence := _FENCE.match(line):
             end = next((i for i in range(number, len(lines)) if lines[i].strip() == "```"), None)

@@ -19,7 +19,7 @@ from typing import IO, Self
 from tests.docs.pages import Block, Command, commands, missing
 
 PATIENCE = 60.0
-"""Seconds that one block or command may take; nothing in the docs takes more than a few."""
+"""Seconds; without a cluster nothing in the docs takes more than a few."""
 
 
 class BlockFailedError(Exception):
@@ -27,10 +27,16 @@ class BlockFailedError(Exception):
 
 
 class Session:
-    """Runs the blocks of a page in order. Everything it started ends with it. ``path``: where more programs are."""
+    """Runs the blocks of a page in order. Everything it started ends with it.
 
-    def __init__(self, directory: Path, *, path: Sequence[Path] = (), **variables: str) -> None:
+    ``path``: where more programs are. ``patience``: the seconds that one block or command may take.
+    """
+
+    def __init__(
+        self, directory: Path, *, path: Sequence[Path] = (), patience: float = PATIENCE, **variables: str
+    ) -> None:
         self._directory = directory
+        self._patience = patience
         programs = [Path(sys.executable).parent, *path]
         home = directory / ".home"
         home.mkdir()
@@ -99,7 +105,7 @@ class Session:
         asked = {"source": block.text, "page": block.page, "line": block.line}
         self._python.stdin.write(json.dumps(asked).encode() + b"\n")
         self._python.stdin.flush()
-        answer = _read_until(self._answers, b"\n", f"{block.place}: the block did not end")
+        answer = self._read_until(self._answers, b"\n", f"{block.place}: the block did not end")
         if error := json.loads(answer)["error"]:
             raise BlockFailedError(f"{block.place}:\n{error}")
 
@@ -126,7 +132,7 @@ class Session:
         log = self._directory / f".log-{self._logs}"
         self._tell(f"{command.text} >{log} 2>&1 & disown", "the shell does not answer")
         ready = block.markers["background"]
-        deadline = monotonic() + PATIENCE
+        deadline = monotonic() + self._patience
         while ready not in (output := log.read_text("utf-8") if log.exists() else ""):
             if monotonic() > deadline:
                 raise BlockFailedError(f"{block.place}: $ {command.text}\nnever printed {ready!r}:\n{output}")
@@ -151,26 +157,25 @@ class Session:
         mark = f"end-{secrets.token_hex(8)}"
         self._shell.stdin.write(f"{{ {text}\n}} </dev/null\nprintf '\\n{mark} %s\\n' $?\n".encode())
         self._shell.stdin.flush()
-        output = _read_until(self._shell.stdout, f"\n{mark} ".encode(), complaint).decode("utf-8", "replace")
+        output = self._read_until(self._shell.stdout, f"\n{mark} ".encode(), complaint).decode("utf-8", "replace")
         printed, _, rest = output.partition(f"\n{mark} ")
         while not rest.endswith("\n"):
-            rest += _read_until(self._shell.stdout, b"\n", complaint).decode()
+            rest += self._read_until(self._shell.stdout, b"\n", complaint).decode()
         return int(rest), printed
+
+    def _read_until(self, pipe: IO[bytes], end: bytes, complaint: str) -> bytes:
+        deadline = monotonic() + self._patience
+        seen = b""
+        while end not in seen:
+            ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - monotonic()))
+            if not ready:
+                raise BlockFailedError(f"{complaint} within {self._patience:g} s:\n{seen.decode('utf-8', 'replace')}")
+            more = os.read(pipe.fileno(), 65536)
+            if not more:
+                raise BlockFailedError(f"{complaint}: the process is gone\n{seen.decode('utf-8', 'replace')}")
+            seen += more
+        return seen
 
 
 def _status(block: Block) -> int:
     return int(block.markers.get("exits", "0"))
-
-
-def _read_until(pipe: IO[bytes], end: bytes, complaint: str) -> bytes:
-    deadline = monotonic() + PATIENCE
-    seen = b""
-    while end not in seen:
-        ready, _, _ = select.select([pipe], [], [], max(0.0, deadline - monotonic()))
-        if not ready:
-            raise BlockFailedError(f"{complaint} within {PATIENCE:g} s:\n{seen.decode('utf-8', 'replace')}")
-        more = os.read(pipe.fileno(), 65536)
-        if not more:
-            raise BlockFailedError(f"{complaint}: the process is gone\n{seen.decode('utf-8', 'replace')}")
-        seen += more
-    return seen

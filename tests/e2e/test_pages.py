@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.kind_cluster import ROOT, KindCluster
-from tests.docs.pages import blocks, pages
+from tests.docs.pages import THE_SAMPLE, blocks, pages
 from tests.docs.session import Session
 
-PAGES = [page for page in pages() if any(block.is_for_a_cluster for block in blocks(page))]
+PAGES = [page for page in pages() if any(block.is_for_a_cluster(THE_SAMPLE) for block in blocks(page))]
 
 
 @pytest.fixture(scope="module")
@@ -27,5 +27,5 @@ def test_the_commands_of_a_page_do_what_it_says(sample: KindCluster, page: Path,
     programs = [sample.kubectl_program.parent, sample.tools]
     with Session(tmp_path, path=programs, KUBECONFIG=str(sample.kubeconfig)) as session:
         for block in blocks(page):
-            if block.is_for_a_cluster or "file" in block.markers:
+            if block.is_for_a_cluster(THE_SAMPLE) or "file" in block.markers:
                 session.run(block)

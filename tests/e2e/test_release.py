@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from uuid import uuid4
 
 import pytest
 import yaml
@@ -72,7 +73,7 @@ class Shop:
 @pytest.fixture(scope="module")
 def shop(release: KindCluster) -> Iterator[Shop]:
     """It may use what the development cluster's other namespaces use."""
-    name = "shop"
+    name = f"shop-{uuid4().hex[:6]}"
     secret = release.get("secret", "stepwell-connection", namespace="default")
     release.kubectl(
         *("apply", "--server-side", "-f", "-"),
