@@ -79,6 +79,21 @@ def test_only_plain_values_are_told(value: object, told: object) -> None:
     assert formatted("x", thing=value)["thing"] == told
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (["orders", "claims"], ["orders", "claims"]),
+        ([Kind.STEP, Order(), ["4111"]], ["step", "<Order>", "<list>"]),
+        ([str(n) for n in range(52)], [*(str(n) for n in range(50)), "and 2 more"]),
+        (("orders",), "<tuple>"),
+    ],
+)
+def test_lists_of_our_own_are_told_and_those_of_a_handler_are_not(value: object, told: object) -> None:
+    record = logging.LogRecord("stepwell._engine.membership", logging.CRITICAL, __file__, 1, "x", (), None)
+    vars(record)["runs"] = value
+    assert json.loads(JsonFormatter().format(record))["runs"] == told
+
+
 @given(st.text(st.characters()), st.text(st.characters()))
 def test_any_text_makes_one_line_that_gives_it_back(message: str, value: str) -> None:
     told = formatted(message, thing=value)
@@ -155,8 +170,10 @@ def test_only_the_very_same_warnings_of_our_own_are_held_back() -> None:
         warned(topic="orders"),
         warned(topic="claims"),
         warned("stepwell.adapters.kafka.producer", topic="orders"),
+        warned(topics=["orders"]),
+        warned(topics=["orders", "claims"]),
     ]
-    assert [repeats.filter(record) for record in different] == [True] * 3
+    assert [repeats.filter(record) for record in different] == [True] * len(different)
     assert [repeats.filter(warned(topic="orders")) for _ in range(2)] == [False] * 2
     for name, level in (("stepwell.run", logging.WARNING), ("shop", logging.WARNING), ("stepwell._x", logging.ERROR)):
         assert [repeats.filter(warned(name, level)) for _ in range(2)] == [True] * 2

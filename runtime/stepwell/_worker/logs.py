@@ -1,8 +1,8 @@
 """Logs that can always be written: under the key names of metrics and status reasons, and never with a payload.
 
 What a handler logs itself is its own words; a value that is no plain one is told by its type alone, so that an object
-handed to a logger by mistake is not spread. Of an exception the class and the places are told, not its message, which
-may quote what it was raised about.
+handed to a logger by mistake is not spread. Only lists of Stepwell's own, such as runs or topics, are told as well. Of
+an exception the class and the places are told, not its message, which may quote what it was raised about.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ ACTION = "log"
 
 _OURS = ("stepwell._", "stepwell.adapters.")
 _LONGEST = 1024
+_MOST = 50
 _FRAMES = 20
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -83,7 +84,8 @@ class Repeats(logging.Filter):
 
 def extras_of(record: logging.LogRecord) -> dict[str, object]:
     """What a record brings beside its message, in plain values."""
-    return {key: _plain(value) for key, value in vars(record).items() if key not in _USUAL}
+    told = _listed if record.name.startswith(_OURS) else _plain
+    return {key: told(value) for key, value in vars(record).items() if key not in _USUAL}
 
 
 def message_of(record: logging.LogRecord) -> str:
@@ -92,6 +94,13 @@ def message_of(record: logging.LogRecord) -> str:
         return record.getMessage()
     except Exception:  # noqa: BLE001  (whatever the arguments do, it must not fail the handler that logs)
         return _clipped(str(record.msg)) if isinstance(record.msg, str) else f"<{type(record.msg).__name__}>"
+
+
+def _listed(value: Any) -> object:
+    if not isinstance(value, list):
+        return _plain(value)
+    more = [] if len(value) <= _MOST else [f"and {len(value) - _MOST} more"]
+    return [*map(_plain, value[:_MOST]), *more]
 
 
 def _plain(value: Any) -> object:
