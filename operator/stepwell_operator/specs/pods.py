@@ -57,6 +57,8 @@ def _container(group: Group, worker: Worker, *, headers: Iterable[SecretKey], in
         "image": worker.image,
         "imagePullPolicy": worker.image_pull_policy,
         "command": command(group),
+        # Why it ended is told by `kubectl describe pod` as well.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
         "env": environment.variables(
             connection=worker.connection_secret_ref.name,
             own=worker.env,
