@@ -22,7 +22,7 @@ def watch(sight: Sight) -> None:
     registry_of = _registered(registry, sight)
     where = {"clusterwide": True} if sight.namespaces is None else {"namespaces": list(sight.namespaces)}
     asyncio.run(
-        kopf.operator(registry=registry_of, settings=_settings(), standalone=True, stop_flag=sight.stop, **where)
+        kopf.operator(registry=registry_of, settings=_settings(sight), standalone=True, stop_flag=sight.stop, **where)
     )
 
 
@@ -45,10 +45,10 @@ def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
     return kopf.login_with_kubeconfig(**kwargs) if outside else kopf.login_with_service_account(**kwargs)
 
 
-def _settings() -> kopf.OperatorSettings:
+def _settings(sight: Sight) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled, settings.scanning.disabled = False, True
-    settings.watching.server_timeout, settings.watching.inactivity_timeout = 600, 90.0
+    settings.watching.server_timeout, settings.watching.inactivity_timeout = 600, sight.silence.total_seconds()
     settings.watching.chunk_size = PAGE
     settings.queueing.idle_timeout, settings.process.ultimate_exiting_timeout = 1.0, None
     return _selective(settings)

@@ -44,6 +44,8 @@ class OperatorSettings:
     """Of a Run object that says nothing of it."""
     workers: int = 16
     """Objects that are looked at at once."""
+    watch_silence: timedelta = timedelta(seconds=90)
+    """After which a watch that says nothing is made anew: what it watches may have changed all the same."""
     log_level: str = "info"
 
 
@@ -73,6 +75,7 @@ def load_settings(environ: Mapping[str, str]) -> OperatorSettings:
         runs_kept=given.parsed("STEPWELL_RUNS_KEPT", _number, OperatorSettings.runs_kept),
         ttl=given.parsed("STEPWELL_RUN_TTL", _duration, OperatorSettings.ttl),
         workers=given.parsed("STEPWELL_WORKERS", _number, OperatorSettings.workers),
+        watch_silence=given.parsed("STEPWELL_WATCH_SILENCE", _duration, OperatorSettings.watch_silence),
         log_level=level,
     )
     if given.problems:

@@ -182,6 +182,12 @@ class ApiServer:
         self._write_kubeconfig(path, token, namespace)
         return path
 
+    def kubeconfig_through(self, port: int) -> Path:
+        """Of an administrator who comes by a door before the server."""
+        path = self._directory / f"kubeconfig-{next(self._numbers)}"
+        self._write_kubeconfig(path, self.token, "default", url=f"https://127.0.0.1:{port}")
+        return path
+
     def namespace(self, prefix: str = "test", **labels: str) -> str:
         """Make a namespace that nobody else uses; it stays until the server ends."""
         name = f"{prefix}-{next(self._numbers)}"
@@ -207,12 +213,12 @@ class ApiServer:
         (self._directory / "audit.yaml").write_text(yaml.safe_dump(_AUDIT_POLICY), "utf-8")
         self._write_kubeconfig(self.kubeconfig, self.token, "default")
 
-    def _write_kubeconfig(self, path: Path, token: str, namespace: str) -> None:
+    def _write_kubeconfig(self, path: Path, token: str, namespace: str, *, url: str = "") -> None:
         content = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [
-                {"name": "test", "cluster": {"server": self.url, "certificate-authority": str(self.ca_file)}},
+                {"name": "test", "cluster": {"server": url or self.url, "certificate-authority": str(self.ca_file)}},
             ],
             "users": [{"name": "test", "user": {"token": token}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}],

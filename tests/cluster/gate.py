@@ -25,7 +25,9 @@ class Gate:
         self._through: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._is_open = True
-        self._speaks = asyncio.Event()
+        self._is_silent = False
+        self._voices: set[asyncio.Event] = set()
+        """One for each client that is through; nothing arrives of it or for it while it is cleared."""
         self._thread.start()
         self._server = self._do(self._listen())
         self.port: int = self._server.sockets[0].getsockname()[1]
@@ -36,7 +38,11 @@ class Gate:
 
     def silence(self) -> None:
         """Nothing arrives any more, and nobody is told: as when a cable is pulled."""
-        self._call(self._speaks.clear)
+        self._call(self._silenced)
+
+    def mute(self) -> None:
+        """As by ``silence``, but only for what is through by now; who comes later is heard."""
+        self._call(self._muted)
 
     def open(self) -> None:
         """Let everybody through; what was held back arrives."""
@@ -51,7 +57,6 @@ class Gate:
         self._loop.close()
 
     async def _listen(self) -> asyncio.Server:
-        self._speaks.set()
         return await asyncio.start_server(self._enter, "127.0.0.1", 0)
 
     async def _stop(self) -> None:
@@ -65,9 +70,18 @@ class Gate:
         for writer in self._through:
             writer.transport.abort()
 
+    def _silenced(self) -> None:
+        self._is_silent = True
+        self._muted()
+
+    def _muted(self) -> None:
+        for voice in self._voices:
+            voice.clear()
+
     def _opened(self) -> None:
-        self._is_open = True
-        self._speaks.set()
+        self._is_open, self._is_silent = True, False
+        for voice in self._voices:
+            voice.set()
 
     async def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -87,20 +101,26 @@ class Gate:
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self._target)
         self._through.add(back)
-        both = [asyncio.ensure_future(self._pump(reader, back)), asyncio.ensure_future(self._pump(there, writer))]
+        voice = asyncio.Event()
+        self._voices.add(voice)
+        if not self._is_silent:
+            voice.set()
+        ways = ((reader, back), (there, writer))
+        both = [asyncio.ensure_future(self._pump(source, sink, voice)) for source, sink in ways]
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for pump in both:
                 pump.cancel()
             await asyncio.gather(*both, return_exceptions=True)
+            self._voices.discard(voice)
             self._through.discard(back)
             back.transport.abort()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, voice: asyncio.Event) -> None:
         with suppress(OSError):
             while data := await source.read(_CHUNK):
-                await self._speaks.wait()
+                await voice.wait()
                 sink.write(data)
                 await sink.drain()
 

@@ -10,10 +10,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 from tests.cluster.apiserver import ApiServer
+from tests.cluster.gate import gate
 from tests.operator.manifests import run, workflow
 from tests.operator.office import Operator, Person, holder, until
 
@@ -287,6 +289,25 @@ def test_without_the_api_server_it_waits_and_then_misses_nothing(
     alone.wait(RUNS, "order-2", "Ready", seconds=60)
 
     assert holder(alone) == "one"
+
+
+def test_a_watch_that_falls_silent_is_made_anew(
+    alone: Person, make: Callable[..., Operator], cluster_api: ApiServer
+) -> None:
+    """What was connected says nothing any more and is not closed either; all else of the API server works."""
+    with gate(urlsplit(cluster_api.url).port or 0) as door:
+        config = cluster_api.kubeconfig_through(door.port)
+        make("one", KUBECONFIG=str(config), STEPWELL_WATCH_SILENCE="5s").ready()
+        alone.serve(workflow())
+        alone.create(run("order-1"))
+        alone.wait(RUNS, "order-1", "Ready")
+        door.mute()
+        alone.create(run("order-2"))
+        alone.wait(RUNS, "order-2", "Ready", seconds=60)
+        alone.patch(RUNS, "order-1", {"spec": {"desiredState": "Paused"}})
+        alone.wait(RUNS, "order-1", "Paused")
+
+    assert triggers(alone) == {"order-1": 1, "order-2": 1}
 
 
 def quiet(cluster_api: ApiServer, since: int) -> list[dict[str, Any]]:

@@ -274,10 +274,12 @@ def test_settings_are_read_and_every_fault_is_told() -> None:
             "STEPWELL_WATCH_NAMESPACES": "shop, bank",
             "STEPWELL_RUN_TTL": "30m",
             "STEPWELL_METRICS": "127.0.0.1:9000",
+            "STEPWELL_WATCH_SILENCE": "45s",
         }
     )
     assert (read.identity, read.namespace, read.namespaces) == ("operator-1", "stepwell", ("shop", "bank"))
     assert (read.ttl, read.address.port) == (timedelta(minutes=30), 9000)
+    assert read.watch_silence == timedelta(seconds=45)
     assert "secret" not in repr(read)
 
     with pytest.raises(SettingsError) as found:

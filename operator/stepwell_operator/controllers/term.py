@@ -44,6 +44,8 @@ class Sight:
     stop: threading.Event
     """Set when nobody wants to see any more."""
     namespaces: Sequence[str] | None
+    silence: timedelta
+    """After which a watch that says nothing is made anew."""
 
 
 Watch = Callable[[Sight], None]
@@ -147,7 +149,8 @@ class Term:
 
         while True:
             stop = threading.Event()
-            sight = Sight(see=see, stop=stop, namespaces=self._settings.namespaces)
+            where, silence = self._settings.namespaces, self._settings.watch_silence
+            sight = Sight(see=see, stop=stop, namespaces=where, silence=silence)
             watching = asyncio.create_task(asyncio.to_thread(self._watch, sight))
             try:
                 await asyncio.shield(watching)
