@@ -1,10 +1,13 @@
 """Who works in a namespace, by the Leases of its workers; a Lease that is renewed no more is nobody's.
 
-They are listed when somebody asks, and never watched: each worker renews its own every few seconds.
+They are listed when somebody asks, and never watched: each worker renews its own every few seconds. However many ask
+for those of a namespace, they are listed once a second at most.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,25 +35,35 @@ class Members:
         self._selector = SELECTOR + installation
         self._waiting = WAITING + installation
         self._monotonic = monotonic
-        self._read: dict[str, tuple[float, list[dict[str, Any]]]] = {}
+        self._read: dict[tuple[str, str], tuple[float, list[dict[str, Any]]]] = {}
+        """Of namespace and selector: when, and what was there."""
+        self._reading: defaultdict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._signs: dict[tuple[str, str], tuple[object, float]] = {}
         """Of each Lease what changes with a renewal, and since when it is so, by our own clock."""
 
     async def live(self, namespace: str) -> Sequence[Member]:
         """Those that live. Raises ``ApiError``."""
+        leases = await self._leases(namespace, self._selector)
         now = self._monotonic()
-        at, leases = self._read.get(namespace, (float("-inf"), []))
-        if now - at > _FRESH:
-            answer = await self._api.get(LEASES.path(namespace), labelSelector=self._selector)
-            leases = answer.get("items") or []
-            self._read[namespace] = (now, leases)
         return [_member(lease) for lease in leases if self._lives(namespace, lease, now)]
 
     async def waiting(self, namespace: str) -> Mapping[str, str]:
         """What pods that are not at work say they wait for, by their names. Raises ``ApiError``."""
-        answer = await self._api.get(LEASES.path(namespace), labelSelector=self._waiting)
-        found = [each["metadata"] for each in answer.get("items") or ()]
+        leases = await self._leases(namespace, self._waiting)
+        found = [lease["metadata"] for lease in leases]
         return {each["name"]: str((each.get("annotations") or {}).get(WAITS_FOR, ""))[:_MOST] for each in found}
+
+    async def _leases(self, namespace: str, selector: str) -> list[dict[str, Any]]:
+        """As they were within the last second."""
+        key = (namespace, selector)
+        async with self._reading[key]:
+            now = self._monotonic()
+            at, leases = self._read.get(key, (float("-inf"), []))
+            if now - at > _FRESH:
+                answer = await self._api.get(LEASES.path(namespace), labelSelector=selector)
+                leases = answer.get("items") or []
+                self._read[key] = (now, leases)
+        return leases
 
     def _lives(self, namespace: str, lease: dict[str, Any], now: float) -> bool:
         metadata, spec = lease["metadata"], lease.get("spec") or {}
