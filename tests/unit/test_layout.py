@@ -162,16 +162,23 @@ def test_every_public_name_has_a_docstring(module: str) -> None:
     assert list(undocumented(module)) == []
 
 
-def test_the_facade_loads_no_driver(tmp_path: Path) -> None:
+def loaded_by(code: str, directory: Path) -> set[str]:
     """Asked of a fresh interpreter: this one has loaded everything."""
-    import subprocess  # noqa: PLC0415  (for this test only)
+    import subprocess  # noqa: PLC0415  (for this alone)
 
-    code = "from stepwell import *; import sys; print(*sorted(sys.modules))"
-    done = subprocess.run(  # noqa: S603  (the line above)
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    done = subprocess.run(  # noqa: S603  (ours)
+        [sys.executable, "-c", f"{code}; import sys; print(*sorted(sys.modules))"],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
-    loaded = set(done.stdout.split())
+    return set(done.stdout.split())
 
+
+def test_the_facade_loads_no_driver(tmp_path: Path) -> None:
+    loaded = loaded_by("from stepwell import *", tmp_path)
     drivers = {
         "_sqlite3",
         "aiohttp",
@@ -185,6 +192,16 @@ def test_the_facade_loads_no_driver(tmp_path: Path) -> None:
     }
     assert "stepwell.client" in loaded
     assert loaded & (drivers | {"jsonschema", "rich", "typer", "yaml"}) == set()
+
+
+WORKER = "import stepwell.cli.main, stepwell._worker.faults, stepwell._worker.worker, stepwell.resources"
+
+
+def test_a_worker_loads_nothing_that_only_few_need(tmp_path: Path) -> None:
+    """Each of these is 1 to 10 MiB, of the 60 that an idle worker may take."""
+    loaded = loaded_by(WORKER, tmp_path)
+    assert {"aiokafka", "asyncpg", "prometheus_client"} <= loaded
+    assert loaded & {"aiohttp", "cel.cli", "jsonschema", "opentelemetry", "rich", "sqlite3"} == set()
 
 
 BROUGHT = {"pydantic-core": "pydantic", "referencing": "jsonschema", "yarl": "aiohttp"}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from stepwell._engine.supervisor import Engine
 from stepwell._worker.address import Address
-from stepwell.adapters.http.pages import Page, PageServer
+from stepwell._worker.pages import Page, PageServer
 from stepwell.adapters.prometheus import PrometheusTelemetry
 from stepwell.errors import StepwellError, StoreError
 from stepwell.ports.store import ConnectorStore

@@ -10,8 +10,8 @@ from stepwell._domain.durations import format_duration, parse_duration
 from stepwell._domain.topic_names import topics_of
 from stepwell._worker.address import Address
 from stepwell._worker.logs import JsonFormatter
+from stepwell._worker.pages import Page, PageServer
 from stepwell._worker.rotation import RotatingDsn
-from stepwell.adapters.http.pages import Page, PageServer
 from stepwell.control.definitions import SecretKey, examine, next_planned, secret_keys
 from stepwell.control.plane import ControlPlane
 from stepwell.control.runs import Desired, Order, Runs
