@@ -10,8 +10,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from croniter import CroniterError, croniter
-
 from stepwell.errors import DefinitionError, Problem
 
 if TYPE_CHECKING:
@@ -68,6 +66,9 @@ def parse_fields(expression: str) -> CronFields:
     rule = _refusal(texts) or next(filter(None, map(_field_refusal, _FIELDS, texts)), None)
     if rule is not None:
         raise DefinitionError(Problem(path="cron", value=expression, rule=rule))
+    # Only schedules need it, and with what it loads it would take 1 MiB of every worker.
+    from croniter import CroniterError, croniter  # noqa: PLC0415
+
     try:
         expanded, _ = croniter.expand(" ".join(texts))
     except CroniterError as exc:
