@@ -17,7 +17,7 @@ RUN --mount=type=secret,id=ca \
     if [ -f /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi \
  && python3 -c 'import tomllib; p = tomllib.load(open("/source/pyproject.toml", "rb"))["project"]; \
 extras = p["optional-dependencies"]; \
-print(*p["dependencies"], *(r for name in ("postgres", "kafka", "kubernetes", "metrics") for r in extras[name]), sep="\n")' \
+print(*p["dependencies"], *(r for name in ("postgres", "kafka", "metrics") for r in extras[name]), sep="\n")' \
     > /requirements \
  && /pip/bin/pip install --quiet 'pip>=25.1' \
  && /pip/bin/pip --python /opt/stepwell/bin/python install --quiet --only-binary :all: --requirement /requirements

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 
 from stepwell._worker.health import Readiness
 from stepwell._worker.settings import MembershipKind, WorkerSettings
+from stepwell.adapters.kubernetes import LeaseNotice, in_cluster
 from stepwell.errors import StoreError
 
 POD_UID = "STEPWELL_POD_UID"
@@ -36,8 +37,6 @@ async def notices(settings: WorkerSettings, readiness: Readiness) -> AsyncIterat
 
 
 async def _tell(settings: WorkerSettings, installation: str, uid: str, readiness: Readiness) -> None:
-    from stepwell.adapters.kubernetes import LeaseNotice, in_cluster  # noqa: PLC0415  (an extra)
-
     try:
         access, namespace = in_cluster()
     except StoreError:

@@ -28,6 +28,7 @@ from stepwell._worker.notices import notices
 from stepwell._worker.settings import MembershipKind, WorkerSettings
 from stepwell._worker.spans import process_tracer
 from stepwell._worker.topics import Topics
+from stepwell.adapters.kubernetes import LeaseMembership, in_cluster
 from stepwell.adapters.postgres import PostgresMembership
 from stepwell.application import Application
 from stepwell.errors import Problem, SettingsError
@@ -267,8 +268,6 @@ def _membership(plan: WorkerPlan, installation: str) -> Membership:
         case MembershipKind.POSTGRES:
             return PostgresMembership(plan.dsn(), settings.namespace, pgbouncer=settings.pgbouncer, current=plan.dsn)
         case MembershipKind.KUBERNETES:
-            from stepwell.adapters.kubernetes import LeaseMembership, in_cluster  # noqa: PLC0415  (an extra)
-
             access, namespace = in_cluster()
             return LeaseMembership(access, namespace, installation)
 

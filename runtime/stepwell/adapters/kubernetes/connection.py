@@ -1,20 +1,21 @@
 """The API server as a pod reaches it: by what Kubernetes mounts into it, and by nothing that is set anywhere.
 
-Requests are JSON over connections that are kept. That is all that Leases need, and the client library of Kubernetes
-would take more memory in each worker than Stepwell's own code.
+Requests are JSON over a connection that is kept. That is all that Leases need: the client library of Kubernetes would
+take more memory in each worker than Stepwell's own code, and a library for HTTP another MiB.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.client import HTTPSConnection
 from pathlib import Path
+from select import POLLIN, poll
 from typing import Any
-from urllib.parse import urlencode
-
-import urllib3
+from urllib.parse import urlencode, urlsplit
 
 from stepwell.errors import StoreRefusedError
 
@@ -67,13 +68,9 @@ class Connection:
 
     def __init__(self, access: Access, *, timeout: float) -> None:
         self._access = access
-        self._pool = urllib3.PoolManager(
-            ca_certs=access.ca_file,
-            cert_reqs="CERT_REQUIRED",
-            # Whoever asks has a next time; ``False`` is also for redirects.
-            retries=False,
-            timeout=urllib3.Timeout(connect=timeout, read=timeout),
-        )
+        self._timeout = timeout
+        self._idle: HTTPSConnection | None = None
+        """Kept for the next request; while there is one under way, nobody else has its connection."""
 
     def ask(
         self,
@@ -84,16 +81,42 @@ class Connection:
         body: object = None,
         content_type: str = JSON,
     ) -> dict[str, Any]:
-        """The object that is the answer. Raises ``AnswerError``, urllib3's ``HTTPError``, ``OSError``."""
-        url = self._access.url + path + (f"?{urlencode(query)}" if query else "")
+        """The object that is the answer. Raises ``AnswerError``, ``HTTPException``, ``OSError``."""
         headers = {"Accept": JSON, "Content-Type": content_type, "Authorization": f"Bearer {self._access.token()}"}
         data = None if body is None else json.dumps(body).encode()
-        answer = self._pool.request(method, url, body=data, headers=headers)
+        connection = self._taken() or self._fresh()
+        try:
+            connection.request(method, path + (f"?{urlencode(query)}" if query else ""), body=data, headers=headers)
+            answer = connection.getresponse()
+            text = answer.read()
+        except BaseException:
+            connection.close()
+            raise
+        self._idle = connection
         if not 200 <= answer.status < 300:  # noqa: PLR2004  (a success is any of these)
             raise AnswerError(answer.status)
-        found: dict[str, Any] = json.loads(answer.data)
+        found: dict[str, Any] = json.loads(text)
         return found
 
     def close(self) -> None:
-        """Let go of the connections."""
-        self._pool.clear()
+        """Let go of the connection."""
+        connection = self._taken()
+        if connection is not None:
+            connection.close()
+
+    def _taken(self) -> HTTPSConnection | None:
+        """The connection that is kept, unless the server has hung up: then it has something to read, its end."""
+        connection, self._idle = self._idle, None
+        if connection is None or connection.sock is None:
+            return None
+        waiting = poll()
+        waiting.register(connection.sock, POLLIN)
+        if not waiting.poll(0):
+            return connection
+        connection.close()
+        return None
+
+    def _fresh(self) -> HTTPSConnection:
+        """Another one, by the authority that is mounted now."""
+        url, context = urlsplit(self._access.url), ssl.create_default_context(cafile=self._access.ca_file)
+        return HTTPSConnection(url.netloc, timeout=self._timeout, context=context)

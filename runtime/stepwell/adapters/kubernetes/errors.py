@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-
-from urllib3.exceptions import HTTPError
+from http.client import HTTPException
 
 from stepwell.adapters.kubernetes.connection import AnswerError
 from stepwell.errors import StoreError, StoreRefusedError, StoreUnavailableError
@@ -28,7 +27,7 @@ def in_our_words(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (AnswerError, HTTPError, OSError) as error:
+    except (AnswerError, HTTPException, OSError) as error:
         raise translated(error, what) from error
 
 
