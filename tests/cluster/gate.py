@@ -24,6 +24,7 @@ class Gate:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._through: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        """Held on to, for a loop does not."""
         self._is_open = True
         self._is_silent = False
         self._voices: set[asyncio.Event] = set()
@@ -61,9 +62,12 @@ class Gate:
 
     async def _stop(self) -> None:
         self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Who is just coming in is among them.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+        self._closed()
 
     def _closed(self) -> None:
         self._is_open = False
@@ -83,18 +87,20 @@ class Gate:
         for voice in self._voices:
             voice.set()
 
-    async def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Noted here: a task that is cancelled before it begins does nothing at its end either.
         self._through.add(writer)
+        task = self._loop.create_task(self._pass(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             if self._is_open:
                 await self._forward(reader, writer)
         except (OSError, asyncio.CancelledError):
             pass
         finally:
-            self._tasks.discard(task)
             self._through.discard(writer)
             writer.transport.abort()
 

@@ -24,6 +24,8 @@ from stepwell_operator.cluster.kinds import BY_NAME, LEASES, RUNS, WORKFLOWS
 TAKEOVER = 20.0
 TOLD = 10.0
 """Seconds until somebody who looks at an object sees what is the matter."""
+LEFT_ALONE = 6.0
+"""Seconds: three times as long as until something is looked at again that nobody tells of."""
 _POLICIES = "/apis/admissionregistration.k8s.io/v1"
 
 
@@ -308,6 +310,23 @@ def test_a_watch_that_falls_silent_is_made_anew(
         alone.wait(RUNS, "order-1", "Paused")
 
     assert triggers(alone) == {"order-1": 1, "order-2": 1}
+
+
+def test_a_workflow_without_a_pod_is_left_alone(alone: Person, make: Callable[..., Operator]) -> None:
+    """As where an autoscaler has scaled it to none."""
+    operator = make("one").ready()
+    alone.serve(workflow())
+    alone.patch(BY_NAME["Deployment"], "orders-worker", {"status": {"availableReplicas": 0}}, "status")
+    alone.wait(WORKFLOWS, "orders", "ConsumersReady", "NoWorkers", status="False")
+    looks, since = 0.0, time.monotonic()
+
+    def rested() -> bool:
+        nonlocal looks, since
+        if (now := operator.measured("stepwell_operator_looks_total")) != looks:
+            looks, since = now, time.monotonic()
+        return time.monotonic() - since > LEFT_ALONE
+
+    until(rested, "nobody looks at it any more")
 
 
 def quiet(cluster_api: ApiServer, since: int) -> list[dict[str, Any]]:

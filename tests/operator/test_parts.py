@@ -19,6 +19,7 @@ from stepwell_operator.cluster.bucket import Bucket
 from stepwell_operator.cluster.cache import Cache, Key, Of
 from stepwell_operator.cluster.kinds import RUNS
 from stepwell_operator.cluster.writer import Target, Writer
+from stepwell_operator.controllers.asking import Asking
 from stepwell_operator.controllers.queue import Queue
 from stepwell_operator.settings import load_settings
 
@@ -292,3 +293,21 @@ def test_settings_are_read_and_every_fault_is_told() -> None:
     ]
     with pytest.raises(SettingsError, match="STEPWELL_DSN: is not set"):
         load_settings({})
+
+
+def test_pods_that_go_on_to_say_the_same_are_asked_seldom() -> None:
+    now = [0.0]
+    asking = Asking(lambda: now[0])
+
+    def again(at: float, key: Key = ONE, **said: str) -> float:
+        now[0] = at
+        return asking.again(key, said)
+
+    assert [again(0), again(29), again(30), again(100)] == [2, 2, 10, 10]
+    assert again(100, TWO) == 2
+    assert [again(110, a="the database is away"), again(139, a="the database is away")] == [2, 2]
+    assert again(140, a="the database is away") == 10
+    assert again(150, a="a password is refused") == 2
+    assert again(180, a="a password is refused") == 10
+    asking.forget(ONE)
+    assert again(181, a="a password is refused") == 2

@@ -16,6 +16,7 @@ from stepwell_operator.cluster.api import ApiError
 from stepwell_operator.cluster.cache import Kept, Key
 from stepwell_operator.cluster.kinds import WORKFLOWS
 from stepwell_operator.cluster.writer import Target
+from stepwell_operator.controllers.asking import Asking
 from stepwell_operator.controllers.children import Children
 from stepwell_operator.controllers.desk import Desk
 from stepwell_operator.controllers.excuse import excuse
@@ -79,6 +80,7 @@ class WorkflowController:
         self._children = Children(desk)
         self._quiet: dict[Key, tuple[float, int]] = {}
         """Since when a suspended workflow has been at rest, and under which generation."""
+        self._asking = Asking(time.monotonic)
 
     async def look(self, key: Key) -> float | None:
         """Do what is to be done; see ``queue.Work``."""
@@ -87,6 +89,7 @@ class WorkflowController:
             self._facts.leave(key)
             self._desk.refused.discard((key.namespace, key.name))
             self._desk.queue.forget(key)
+            self._asking.forget(key)
             return None
         workflow = seen_workflow(kept.raw())
         if workflow.deleting:
@@ -220,9 +223,9 @@ class WorkflowController:
         if known is None:
             return
         if look.progress is not None and not look.progress.serving:
-            look.waiting = await self._waiting(key)
-            look.again = _SOON
+            await self._ask_waiting(key, look)
         elif look.progress is not None:
+            self._asking.forget(key)
             members = await self._desk.members.live(key.namespace)
             look.shares = shares_of(topics_of(known.definition, key.namespace), members)
             if look.shares.unheld:
@@ -235,10 +238,15 @@ class WorkflowController:
         look.drain = drain_of(key.name, known.row.generation, members, unsent=unsent)
         self._settle_drain(key, look, look.drain, known.row.generation)
 
-    async def _waiting(self, key: Key) -> Mapping[str, str]:
-        said = await self._desk.members.waiting(key.namespace)
+    async def _ask_waiting(self, key: Key, look: _Look) -> None:
+        """What pods say that are not at work; where there is none, nobody is asked, and its coming is told."""
         pods = self._desk.cache.pods(key.namespace, key.name).pods
-        return {pod.name: said[pod.name] for pod in pods if said.get(pod.name)}
+        if not pods:
+            self._asking.forget(key)
+            return
+        said = await self._desk.members.waiting(key.namespace)
+        look.waiting = {pod.name: said[pod.name] for pod in pods if said.get(pod.name)}
+        look.again = self._asking.again(key, look.waiting)
 
     def _settle_drain(self, key: Key, look: _Look, drain: Drain, generation: int) -> None:
         """A handler may still start for a moment after the suspension was seen: only a second look is believed."""
