@@ -6,6 +6,7 @@ It lives in a thread of its own, so a client that blocks its event loop does not
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -29,9 +30,12 @@ class Gate:
         self._is_silent = False
         self._voices: set[asyncio.Event] = set()
         """One for each client that is through; nothing arrives of it or for it while it is cleared."""
+        self._is_removed = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setblocking(False)
+        self.port: int = self._listener.getsockname()[1]
         self._thread.start()
-        self._server = self._do(self._listen())
-        self.port: int = self._server.sockets[0].getsockname()[1]
+        self._entrance = asyncio.run_coroutine_threadsafe(self._let_in(), self._loop)
 
     def close(self) -> None:
         """Break what goes through, and let nobody through."""
@@ -51,22 +55,36 @@ class Gate:
 
     def remove(self) -> None:
         """Take the door away."""
-        self.close()
+        self._is_removed = True
+        # The last one through the door sees it: a wait for the next one that is ended may lose somebody.
+        with suppress(ConnectionError):  # somebody else was that already
+            socket.create_connection(("127.0.0.1", self.port)).close()
+        self._entrance.result(_STEP_SECONDS)
         self._do(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_STEP_SECONDS)
         self._loop.close()
 
-    async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._enter, "127.0.0.1", 0)
+    async def _let_in(self) -> None:
+        # An asyncio server that is closed while somebody comes in leaves their socket open.
+        with self._listener:
+            while not self._is_removed:
+                client, _ = await self._loop.sock_accept(self._listener)
+                try:
+                    reader, writer = await asyncio.open_connection(sock=client)
+                except OSError:
+                    client.close()
+                    continue
+                # Noted here: a task that is cancelled before it begins does nothing at its end either.
+                self._through.add(writer)
+                task = self._loop.create_task(self._pass(reader, writer))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
     async def _stop(self) -> None:
-        self._server.close()
-        # Who is just coming in is among them.
-        while others := asyncio.all_tasks() - {asyncio.current_task()}:
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._closed()
 
     def _closed(self) -> None:
@@ -86,13 +104,6 @@ class Gate:
         self._is_open, self._is_silent = True, False
         for voice in self._voices:
             voice.set()
-
-    def _enter(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Noted here: a task that is cancelled before it begins does nothing at its end either.
-        self._through.add(writer)
-        task = self._loop.create_task(self._pass(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
