@@ -56,7 +56,8 @@ class PageError(Exception):
 
 def pages() -> list[Path]:
     """Every page that a reader meets."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    below = (*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("**/README.md")))
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *below]
 
 
 def blocks(page: Path) -> list[Block]:

@@ -26,6 +26,8 @@ def name_of(page: Path) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_block_of_a_page_runs(page: Path, tmp_path: Path) -> None:
+    # The pages of the examples are read at the root of the repository.
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     with Session(tmp_path) as session:
         for block in blocks(page):
             if block.is_run:
