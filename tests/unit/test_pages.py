@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from tests.cluster.kept import free_ports
 
 from stepwell._worker import pages
 from stepwell._worker.pages import Page, PageServer
@@ -79,6 +81,21 @@ async def test_other_ways_to_ask_for_a_page(target: str, version: str) -> None:
 async def test_it_listens_on_addresses_of_the_sixth_version_too() -> None:
     async with Site().open("::1") as server:
         assert (await asked(server, b"GET /said HTTP/1.1\r\n\r\n", "::1"))[2] == b"accepts \n"
+
+
+async def test_every_address_of_a_host_is_listened_on() -> None:
+    (port,) = free_ports(1)
+    server = await PageServer.open({"/said": Site().said}, host="localhost", port=port)
+    found = await asyncio.get_running_loop().getaddrinfo("localhost", port, type=socket.SOCK_STREAM)
+    hosts = {address[0] for *_, address in found}
+    assert {(await asked(server, b"GET /said HTTP/1.1\r\n\r\n", str(host)))[2] for host in hosts} == {b"accepts \n"}
+    await server.close()
+
+
+async def test_an_address_that_is_taken_is_refused_and_nothing_is_left_open() -> None:
+    async with Site().open() as server:
+        with pytest.raises(OSError, match="Address already in use"):
+            await PageServer.open({}, host="127.0.0.1", port=server.port)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 from socketserver import TCPServer, ThreadingMixIn
@@ -47,30 +48,37 @@ MakePage = Callable[[str], Awaitable[Page]]
 class PageServer:
     """Answers GET and HEAD for a fixed set of paths; everything else is 404 or 405."""
 
-    def __init__(self, server: _Server, pages: _Pages) -> None:
-        self._server = server
+    def __init__(self, servers: Sequence[_Server], pages: _Pages) -> None:
+        self._servers = servers
         self._pages = pages
-        self.port: int = server.server_port
+        self.port: int = servers[0].server_port
         """The port that is listened on, also if any free one was asked for."""
 
     @classmethod
     async def open(cls, pages: Mapping[str, MakePage], *, host: str, port: int) -> Self:
-        """Listen. Port 0 is any free one. Raises ``OSError`` if the address cannot be listened on."""
+        """Listen. Port 0 is any free one. Raises ``OSError`` if an address of the host cannot be listened on."""
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        answers, server = _Pages(pages, loop), _Server(family, address)
-        server.set_app(answers)
-        threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), name="pages", daemon=True).start()
-        return cls(server, answers)
+        answers = _Pages(pages, loop)
+        with ExitStack() as opened:
+            servers = [
+                opened.enter_context(_Server(family, address, answers))
+                for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found)
+            ]
+            # From here on they are ended in another way.
+            opened.pop_all()
+        for server in servers:
+            threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), name="pages", daemon=True).start()
+        return cls(servers, answers)
 
     async def close(self) -> None:
         """Listen no more."""
         await asyncio.to_thread(self._end)
 
     def _end(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
         self._pages.end()
 
 
@@ -146,12 +154,16 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, family: socket.AddressFamily, address: Any) -> None:
+    def __init__(self, family: socket.AddressFamily, address: Any, pages: _Pages) -> None:
         self.address_family = family
         super().__init__(address, _Requests)
+        self.set_app(pages)
 
     def server_bind(self) -> None:
         """As the base does, but that one asks the name service for the host's name, which may take its time."""
+        if self.address_family == socket.AF_INET6:
+            # The host's other address has a socket of its own.
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]  # (IPv6 has four)
         self.setup_environ()
